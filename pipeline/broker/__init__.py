@@ -1,0 +1,1 @@
+"""Moves records: the Kafka adapter and its in-memory double."""

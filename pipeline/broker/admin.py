@@ -1,0 +1,267 @@
+"""What is asked of a cluster beside records: is it there, its topics, and how far groups are behind."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, though its stubs do not say so
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    OffsetSpec,
+    ResourceType,
+)
+
+from pipeline.broker.client_log import ClientLog
+from pipeline.broker.config import SERVERS, GroupProtocol, KafkaConfig, choose_protocol, refused, variable_of
+from pipeline.broker.topics import Creation, TopicSpec, TopicState
+from pipeline.core.errors import ConfigurationError
+from pipeline.core.record import Partition
+
+__all__ = ["Admin", "Creation", "TopicSpec", "TopicState", "open_admin"]
+
+REQUEST_SECONDS = 15.0
+_ANSWER_SECONDS = 1.0
+_APPEAR_SECONDS = 15.0
+_LOOK_SECONDS = 0.05
+
+_PASSING = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_PARTITION,
+)
+_OUR_MISTAKE = (
+    KafkaError.INVALID_CONFIG,
+    KafkaError.INVALID_PARTITIONS,
+    KafkaError.INVALID_REPLICATION_FACTOR,
+    KafkaError.TOPIC_EXCEPTION,
+    KafkaError.POLICY_VIOLATION,
+)
+
+
+class Admin:
+    """An admin client for the event loop: its calls wait elsewhere. Use `open_admin`.
+
+    Errors: KafkaException where the cluster refuses a request, unless a method says otherwise.
+    """
+
+    def __init__(self, config: KafkaConfig) -> None:
+        """Make the client, which connects in the background. Raises ConfigurationError where it refuses a property."""
+        self._config = config
+        self._reason = ""
+        try:
+            properties: dict[str, Any] = {**config.admin(), "error_cb": self._heard}
+            self._client = AdminClient(properties, logger=ClientLog())
+        except KafkaException as error:
+            raise refused(config, error.args[0].str()) from None
+
+    async def wait_for_broker(self, timeout: float, progress: Callable[[str], None]) -> None:
+        """Wait until a broker answers; `progress` is told once a second what is waited for, and why.
+
+        Raises ConfigurationError after `timeout` seconds, naming the address and the variables to look at.
+        """
+        begin = time.monotonic()
+        while True:
+            left = begin + timeout - time.monotonic()
+            try:
+                await self._metadata(max(min(left, _ANSWER_SECONDS), 0.1))
+            except KafkaException as error:
+                reason = self._reason or error.args[0].str()
+            else:
+                return
+            waited = time.monotonic() - begin
+            if waited >= timeout:
+                raise ConfigurationError(
+                    f"Kafka at {self._config.servers} did not answer within {timeout:g} s ({reason}): start it, correct"
+                    f" {variable_of(SERVERS)}, or wait longer with PIPELINE_STARTUP_SECONDS"
+                )
+            progress(f"waiting for Kafka at {self._config.servers}, {waited:.0f} of {timeout:g} s: {reason}")
+            await asyncio.sleep(min(_LOOK_SECONDS, timeout - waited))
+
+    async def group_protocol(self) -> GroupProtocol:
+        """Choose, by what the brokers say of themselves, how this project's groups agree; see `choose_protocol`."""
+        return choose_protocol(self._config, await self._broker_config())
+
+    # -------------------------------------------------------------- topics
+
+    async def create_topics(self, specs: Iterable[TopicSpec]) -> Mapping[str, Creation]:
+        """Create the topics that are not there, and wait until they can be used; those that are stay as they are.
+
+        librdkafka's test broker has no controller to create topics, but makes every topic that is asked for; its number
+        of partitions cannot be chosen.
+        """
+        wanted = {spec.name: spec for spec in specs}
+        if not wanted:
+            return {}
+        before = await self._metadata()
+        if not _has_controller(before):
+            for name in wanted:
+                await asyncio.to_thread(self._client.list_topics, name, timeout=REQUEST_SECONDS)
+            await self._appear(wanted)
+            return {name: "present" if name in before.topics else "created" for name in wanted}
+        futures = self._client.create_topics(
+            [_new_topic(spec) for spec in wanted.values()], request_timeout=REQUEST_SECONDS
+        )
+        done = {name: await _created(name, future) for name, future in futures.items()}
+        await self._appear(wanted)
+        return done
+
+    async def delete_topics(self, names: Iterable[str]) -> None:
+        """Delete topics with all their records; those that are not there are passed over."""
+        wanted = sorted(set(names))
+        futures = self._client.delete_topics(wanted, request_timeout=REQUEST_SECONDS) if wanted else {}
+        for future in futures.values():
+            try:
+                await asyncio.wrap_future(future)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise
+
+    async def describe_topics(self, names: Iterable[str]) -> Mapping[str, TopicState]:
+        """Return partitions and configuration of those topics that exist."""
+        metadata = await self._metadata()
+        counts = _usable(metadata, names)
+        configs = await self._configs(ResourceType.TOPIC, sorted(counts)) if _has_controller(metadata) else {}
+        return {name: TopicState(name, count, configs.get(name, {})) for name, count in counts.items()}
+
+    # -------------------------------------------------------------- offsets
+
+    async def end_offsets(self, topics: Iterable[str]) -> Mapping[Partition, int]:
+        """Return the next offset to be written of every partition of those topics that exist."""
+        return await self._offsets(topics, OffsetSpec.latest())  # type: ignore[no-untyped-call]  # the client has no type here
+
+    async def begin_offsets(self, topics: Iterable[str]) -> Mapping[Partition, int]:
+        """Return the oldest offset that is kept of every partition of those topics that exist."""
+        return await self._offsets(topics, OffsetSpec.earliest())  # type: ignore[no-untyped-call]  # the client has no type here
+
+    async def committed(self, group: str, topics: Iterable[str]) -> Mapping[Partition, int]:
+        """Return where `group` stands; partitions it never committed are left out."""
+        counts = _usable(await self._metadata(), topics)
+        wanted = [TopicPartition(name, number) for name, count in counts.items() for number in range(count)]
+        parts = await asyncio.to_thread(self._committed, group, wanted) if wanted else []
+        return {_name(part): part.offset for part in parts if part.offset >= 0}
+
+    async def lag(self, group: str, topics: Iterable[str]) -> Mapping[Partition, int]:
+        """Return how many offsets `group` is behind in every partition; where it never was, all that is kept."""
+        wanted = sorted(set(topics))
+        ends, begins, committed = await asyncio.gather(
+            self.end_offsets(wanted), self.begin_offsets(wanted), self.committed(group, wanted)
+        )
+        return {name: max(end - committed.get(name, begins.get(name, 0)), 0) for name, end in ends.items()}
+
+    # -------------------------------------------------------------- parts
+
+    def _committed(self, group: str, wanted: list[TopicPartition]) -> list[TopicPartition]:
+        # Asked by a consumer that never joins: librdkafka 2.16's `list_consumer_group_offsets` kills the process
+        # (a null pointer in rd_kafka_cgrp_op) where the group's coordinator is not ready yet.
+        consumer = Consumer(self._config.consumer(group), logger=ClientLog())
+        try:
+            return consumer.committed(wanted, timeout=REQUEST_SECONDS)
+        finally:
+            consumer.close()
+
+    def _heard(self, error: KafkaError) -> None:
+        # "1/1 brokers are down" says less than the connection's own error before it.
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            self._reason = error.str()
+
+    async def _metadata(self, seconds: float = REQUEST_SECONDS) -> Any:
+        try:
+            return await asyncio.to_thread(self._client.list_topics, timeout=seconds)
+        finally:
+            self._client.poll(0)  # what the client has to say: log lines, and errors for `_heard`
+
+    async def _appear(self, wanted: Iterable[str]) -> None:
+        """Wait until every topic has leaders: a record sent before might be told that there is no such topic."""
+        end = time.monotonic() + _APPEAR_SECONDS
+        missing = set(wanted)
+        while missing and time.monotonic() < end:
+            missing -= _usable(await self._metadata(), missing).keys()
+            if missing:
+                await asyncio.sleep(_LOOK_SECONDS)
+        if missing:
+            raise ConfigurationError(f"topics were created but did not appear: {', '.join(sorted(missing))}")
+
+    async def _offsets(self, topics: Iterable[str], spec: OffsetSpec) -> dict[Partition, int]:
+        counts = _usable(await self._metadata(), topics)
+        wanted = {TopicPartition(name, number): spec for name, count in counts.items() for number in range(count)}
+        if not wanted:
+            return {}
+        end = time.monotonic() + REQUEST_SECONDS
+        while True:
+            try:
+                futures = self._client.list_offsets(wanted, request_timeout=REQUEST_SECONDS)
+                return {_name(part): (await asyncio.wrap_future(future)).offset for part, future in futures.items()}
+            except KafkaException as error:
+                # A topic that was just created, or a leader that moves: the answer is elsewhere in a moment.
+                if error.args[0].code() not in _PASSING or time.monotonic() > end:
+                    raise
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _broker_config(self) -> Mapping[str, str]:
+        ids = sorted((await self._metadata()).brokers)[:1]
+        try:
+            configs = await self._configs(ResourceType.BROKER, [str(number) for number in ids])
+        except KafkaException:
+            return {}  # we may not ask: nothing is known
+        return configs.get(str(ids[0]), {}) if ids else {}
+
+    async def _configs(self, kind: ResourceType, names: Sequence[str]) -> dict[str, dict[str, str]]:
+        if not names:
+            return {}
+        futures = self._client.describe_configs(
+            [ConfigResource(kind, name) for name in names], request_timeout=REQUEST_SECONDS
+        )
+        found: dict[str, dict[str, str]] = {}
+        for resource, future in futures.items():
+            entries: Mapping[str, Any] = await asyncio.wrap_future(future)
+            found[resource.name] = {key: entry.value for key, entry in entries.items() if entry.value is not None}
+        return found
+
+
+async def _created(name: str, future: Future[None]) -> Creation:
+    try:
+        await asyncio.wrap_future(future)
+    except KafkaException as error:
+        code = error.args[0].code()
+        if code == KafkaError.TOPIC_ALREADY_EXISTS:
+            return "present"
+        if code in _OUR_MISTAKE:
+            raise ConfigurationError(f"topic {name} cannot be created: {error.args[0].str()}") from None
+        raise
+    return "created"
+
+
+def _has_controller(metadata: Any) -> bool:
+    return metadata.controller_id in metadata.brokers
+
+
+def _usable(metadata: Any, names: Iterable[str]) -> dict[str, int]:
+    """Count the partitions of those topics that exist and whose partitions all have a leader."""
+    found = {name: metadata.topics.get(name) for name in names}
+    return {
+        name: len(topic.partitions)
+        for name, topic in found.items()
+        if topic is not None and topic.error is None and all(one.leader >= 0 for one in topic.partitions.values())
+    }
+
+
+def _new_topic(spec: TopicSpec) -> NewTopic:
+    return NewTopic(spec.name, spec.partitions, -1, config=dict(spec.config))
+
+
+def _name(part: TopicPartition) -> Partition:
+    return Partition(part.topic, part.partition)
+
+
+@asynccontextmanager
+async def open_admin(config: KafkaConfig) -> AsyncIterator[Admin]:
+    """An admin client for as long as the block lasts."""
+    yield Admin(config)

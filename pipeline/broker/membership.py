@@ -1,0 +1,179 @@
+"""A Kafka consumer's partitions: their coming, leaving and loss, whoever polls at that moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Protocol, TypeVar
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+
+from pipeline.broker.commits import offsets_of
+from pipeline.broker.presence import Presence
+from pipeline.broker.verdicts import in_rebalance, out_of_range, restart_at
+from pipeline.core.ports import Rebalance
+from pipeline.core.record import Partition
+from pipeline.telemetry import logs
+
+A = TypeVar("A")
+
+LOOKUP_SECONDS = 2.0
+# How long the polling thread waits for the loop to hear of a revocation. While the loop is busy nothing moves anyway;
+# past this the partitions leave without a commit, and their next owner repeats.
+LISTEN_SECONDS = 1.0
+
+
+class Loop(Protocol):
+    """The way to the event loop from wherever the client's callbacks run."""
+
+    def tell(self, call: Callable[[], object]) -> None:
+        """Run `call` on the loop."""
+        ...
+
+    def ask(self, call: Callable[[], A], seconds: float) -> A | None:
+        """Run `call` on the loop for its answer; None where it takes too long, and then it is not run."""
+        ...
+
+
+class Membership:
+    """Hears the client's rebalance callbacks, on the loop or on the polling thread, and answers for the owner.
+
+    The owner's `Rebalance` and `forget` (drop all that is kept for these partitions; returns the offsets that waited to
+    be committed) always run on the loop. `owned` is replaced, never changed, so either side may read it.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        presence: Presence,
+        forget: Callable[[Sequence[Partition]], dict[Partition, int]],
+        fail: Callable[[Exception], None],
+    ) -> None:
+        """Own nothing yet. `fail` takes what the owner's own code raised."""
+        self.owned: frozenset[Partition] = frozenset()
+        self.paused: set[Partition] = set()
+        self.gone: set[Partition] = set()
+        self.committed_last: Mapping[Partition, int] = {}
+        self._loop = loop
+        self._presence = presence
+        self._forget = forget
+        self._fail = fail
+        self._rebalance: Rebalance
+
+    def join(self, client: Consumer, topics: Sequence[str], rebalance: Rebalance) -> None:
+        """Join the group; from now on `rebalance` hears of everything."""
+        self._rebalance = rebalance
+        self._presence.expect(topics)
+        client.subscribe(list(topics), on_assign=self.assigned, on_revoke=self.revoked, on_lost=self.lost)
+
+    # -------------------------------------------------------------- callbacks of the client
+
+    def assigned(self, client: Consumer, parts: Sequence[TopicPartition]) -> None:
+        """Start partitions where the group stands, or at their beginning where it has never been."""
+        names = [Partition(part.topic, part.partition) for part in parts]
+        # The client wants this call for an empty list too: it ends the rebalance.
+        client.incremental_assign(self._starts(client, parts))
+        stale = self.paused.intersection(names)
+        if stale:
+            # librdkafka keeps the mark of a pause even while a partition is somebody else's.
+            client.resume([TopicPartition(*name) for name in stale])
+            self.paused -= stale
+        self.owned |= frozenset(names)
+        self._presence.seen(name.topic for name in names)
+        if names:
+            self._loop.tell(partial(self._guarded, partial(self._rebalance.assigned, names)))
+
+    def revoked(self, client: Consumer, parts: Sequence[TopicPartition]) -> None:
+        """Commit what the owner says of partitions that leave. The client takes them away when this returns."""
+        names = self._drop(parts)
+        if not names:
+            return
+        offsets = self._loop.ask(partial(self._release, names), LISTEN_SECONDS)
+        if offsets is None:
+            logs.get().warning(
+                f"{len(names)} partitions left without a commit, for the event loop did not answer within"
+                f" {LISTEN_SECONDS:g} s: their next owner repeats",
+                action="revoked_uncommitted",
+            )
+            self._loop.tell(partial(self._let_go, names))
+            return
+        last = self.committed_last
+        self._commit(client, {name: at for name, at in offsets.items() if last.get(name) != at})
+
+    def lost(self, _client: Consumer, parts: Sequence[TopicPartition]) -> None:
+        """Tell the owner of partitions that are gone: the group went on without us. Commits nothing."""
+        names = self._drop(parts)
+        logs.get().warning(
+            f"{len(names)} partitions were lost: the group went on without this member", action="partitions_lost"
+        )
+        self._loop.tell(partial(self._let_go, names))
+
+    # -------------------------------------------------------------- positions
+
+    def bring_back(self, client: Consumer, group: str, name: Partition, position: int | None) -> None:
+        """Start a partition again whose position the log does not have; raises Halt where only a person can say where.
+
+        Blocks. Raises KafkaException where no broker answers.
+        """
+        if name not in self.owned:
+            return
+        part = TopicPartition(*name)
+        low, high = client.get_watermark_offsets(part, timeout=LOOKUP_SECONDS)
+        found = client.committed([part], timeout=LOOKUP_SECONDS)[0].offset
+        committed = found if found >= 0 else None
+        start = restart_at(position, committed, low, high)
+        if start is None:
+            at = position if position is not None else committed
+            raise out_of_range(group, name, at or 0, low, high)
+        # `seek` is refused here: the client has stopped fetching the partition.
+        client.incremental_unassign([part])
+        client.incremental_assign([TopicPartition(*name, start)])
+
+    def _starts(self, client: Consumer, parts: Sequence[TopicPartition]) -> list[TopicPartition]:
+        if not parts:
+            return []
+        try:
+            starts = client.committed(list(parts), timeout=LOOKUP_SECONDS)
+        except KafkaException:
+            # The client then looks it up by itself, and reports where there is nothing (`bring_back`).
+            return list(parts)
+        for part in starts:
+            if part.error is None and part.offset < 0:
+                part.offset = OFFSET_BEGINNING
+        return starts
+
+    # -------------------------------------------------------------- the owner, on the loop
+
+    def _drop(self, parts: Sequence[TopicPartition]) -> list[Partition]:
+        names = [Partition(part.topic, part.partition) for part in parts]
+        self.owned = self.owned.difference(names)
+        self.gone.update(names)
+        return names
+
+    def _release(self, names: Sequence[Partition]) -> dict[Partition, int]:
+        offsets = self._forget(names)
+        answer = self._guarded(partial(self._rebalance.revoked, names)) or {}
+        return {**offsets, **{name: at for name, at in answer.items() if name in names}}
+
+    def _let_go(self, names: Sequence[Partition]) -> None:
+        self._forget(names)
+        self._guarded(partial(self._rebalance.lost, names))
+
+    def _commit(self, client: Consumer, offsets: Mapping[Partition, int]) -> None:
+        # Without a broker this call would block for as long as the group's session lasts.
+        if not offsets or not self._presence.connected:
+            return
+        try:
+            client.commit(offsets=offsets_of(offsets), asynchronous=False)
+        except KafkaException as failed:
+            error = failed.args[0]
+            log = logs.get().debug if in_rebalance(error) else logs.get().warning
+            log(f"the commit at a revocation failed: {error.str()}", action="revoked_uncommitted")
+
+    def _guarded(self, call: Callable[[], A]) -> A | None:
+        """Run the owner's code. Its exception must not reach the client, which would raise it in some other call."""
+        try:
+            return call()
+        except Exception as error:
+            self._fail(error)
+            return None

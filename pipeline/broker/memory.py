@@ -1,0 +1,202 @@
+"""A broker in memory, for tests: one event loop, no threads, nothing random, fit for virtual time.
+
+It promises what the contract suite asks of both brokers. Beyond that it forgets everything with its process, keeps all
+in one copy, and knows neither compaction nor transactions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from confluent_kafka import murmur2
+
+from pipeline.broker.config import GroupProtocol
+from pipeline.broker.memory_clients import MemoryConsumer, MemoryProducer
+from pipeline.broker.memory_group import Group
+from pipeline.broker.topics import MAX_MESSAGE_BYTES, Creation, TopicSpec, TopicState
+from pipeline.broker.verdicts import NotDelivered
+from pipeline.core.ports import Clock, RecordTooLarge
+from pipeline.core.record import Outgoing, Partition, Position, Record
+
+# Kafka's default for `max.message.bytes`, and about what a batch of one record adds to it.
+_MAX_MESSAGE_BYTES = 1_048_588
+_OVERHEAD_BYTES = 70
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryTimes:
+    """How long things take, in seconds. `session`: after this a killed member is missed. `patience`: a member that has
+    not fetched for so long is put out of its group. `acknowledge`: from a send to its acknowledgement."""
+
+    session: float = 10.0
+    patience: float = 300.0
+    acknowledge: float = 0.0
+
+
+@dataclass(slots=True)
+class _Log:
+    """One partition: its records and the offset of the oldest."""
+
+    records: list[Record] = field(default_factory=list)
+    low: int = 0
+
+    @property
+    def high(self) -> int:
+        return self.low + len(self.records)
+
+
+@dataclass(slots=True)
+class _Topic:
+    spec: TopicSpec
+    logs: list[_Log]
+    turn: int = 0
+
+
+class MemoryBroker:
+    """Topics, groups and clients. The methods that `Admin` has too answer as it does."""
+
+    def __init__(self, clock: Clock = time.time, times: MemoryTimes | None = None) -> None:
+        """Begin empty. `clock` stamps the records."""
+        self.times = times or MemoryTimes()
+        self._clock = clock
+        self._topics: dict[str, _Topic] = {}
+        self._groups: dict[str, Group] = {}
+        self._consumers: list[MemoryConsumer] = []
+
+    # -------------------------------------------------------------- clients
+
+    def producer(self) -> MemoryProducer:
+        """A new producer."""
+        return MemoryProducer(self)
+
+    def consumer(self, group: str, patience: float | None = None) -> MemoryConsumer:
+        """A new consumer, which becomes a member of `group` when it subscribes. `patience` as in `MemoryTimes`."""
+        consumer = MemoryConsumer(self, group, len(self._consumers), patience or self.times.patience)
+        self._consumers.append(consumer)
+        return consumer
+
+    def kill(self, consumer: MemoryConsumer) -> None:
+        """End a consumer as `kill -9` does: nothing is committed and nobody told. The group misses it after a while."""
+        consumer.die()
+        asyncio.get_running_loop().call_later(self.times.session, self.group(consumer.group).leave, consumer.number)
+
+    # -------------------------------------------------------------- records
+
+    def append(self, record: Outgoing) -> Position:
+        """Write a record. Raises NotDelivered or RecordTooLarge as the real broker answers."""
+        topic = self._topics.get(record.topic)
+        if topic is None:
+            raise NotDelivered(f"{record.topic}: there is no such topic")
+        if record.partition is not None and not 0 <= record.partition < len(topic.logs):
+            raise NotDelivered(f"{record.topic}/{record.partition}: there is no such partition")
+        limit = int(topic.spec.config.get(MAX_MESSAGE_BYTES, _MAX_MESSAGE_BYTES))
+        if _size(record) > limit:
+            raise RecordTooLarge(f"{record.topic}: {_size(record)} bytes are over the limit of {limit}")
+        number = self._choose(topic, record)
+        log = topic.logs[number]
+        stamp = int(self._clock() * 1000)
+        position = Position(record.topic, number, log.high)
+        log.records.append(Record(*position, record.key, record.value, record.headers, stamp))
+        self._wake()
+        return position
+
+    def read(self, name: Partition, offset: int, limit: int) -> Sequence[Record]:
+        """Return up to `limit` records from `offset` on, which is inside the range."""
+        log = self._topics[name.topic].logs[name.number]
+        return log.records[offset - log.low : offset - log.low + limit]
+
+    def range(self, name: Partition) -> tuple[int, int]:
+        """Return the oldest offset that is kept and the next one to be written."""
+        log = self._topics[name.topic].logs[name.number]
+        return log.low, log.high
+
+    def records(self, topic: str) -> Sequence[Record]:
+        """Return all that is kept of a topic, partition by partition: for a test to look at."""
+        return [record for log in self._topics[topic].logs for record in log.records]
+
+    def trim(self, name: Partition, below: int) -> None:
+        """Delete the records below an offset, as retention does."""
+        log = self._topics[name.topic].logs[name.number]
+        kept = min(max(below, log.low), log.high)
+        del log.records[: kept - log.low]
+        log.low = kept
+
+    def _choose(self, topic: _Topic, record: Outgoing) -> int:
+        if record.partition is not None:
+            return record.partition
+        if record.key is not None:
+            # librdkafka's own function, the one behind `partitioner=murmur2_random`.
+            return int(murmur2(record.key, len(topic.logs)))
+        # Kafka chooses at random here. Taking turns spreads as well and is the same in every run.
+        topic.turn += 1
+        return (topic.turn - 1) % len(topic.logs)
+
+    def _wake(self) -> None:
+        for consumer in self._consumers:
+            consumer.wake()
+
+    # -------------------------------------------------------------- groups
+
+    def group(self, name: str) -> Group:
+        """The group of that name, made when it is first asked for."""
+        if name not in self._groups:
+            self._groups[name] = Group(self._partitions)
+        return self._groups[name]
+
+    def _partitions(self) -> Iterable[Partition]:
+        return (Partition(name, number) for name, topic in self._topics.items() for number in range(len(topic.logs)))
+
+    # -------------------------------------------------------------- what Admin has too
+
+    async def wait_for_broker(self, timeout: float, progress: Callable[[str], None]) -> None:
+        """Return at once: it is here."""
+
+    async def group_protocol(self) -> GroupProtocol:
+        """Partitions move as under KIP-848."""
+        return "consumer"
+
+    async def create_topics(self, specs: Iterable[TopicSpec]) -> Mapping[str, Creation]:
+        """Create the topics that are not there; those that are stay as they are."""
+        done: dict[str, Creation] = {}
+        for spec in specs:
+            done[spec.name] = "present" if spec.name in self._topics else "created"
+            self._topics.setdefault(spec.name, _Topic(spec, [_Log() for _ in range(spec.partitions)]))
+        for group in self._groups.values():
+            group.share()
+        return done
+
+    async def delete_topics(self, names: Iterable[str]) -> None:
+        """Delete topics with all their records; those that are not there are passed over."""
+        for name in names:
+            self._topics.pop(name, None)
+        for group in self._groups.values():
+            group.share()
+
+    async def describe_topics(self, names: Iterable[str]) -> Mapping[str, TopicState]:
+        """Return partitions and configuration of those topics that exist; only what was set of the latter."""
+        found = {name: self._topics[name] for name in names if name in self._topics}
+        return {name: TopicState(name, len(topic.logs), topic.spec.config) for name, topic in found.items()}
+
+    async def end_offsets(self, topics: Iterable[str]) -> Mapping[Partition, int]:
+        """Return the next offset to be written of every partition of those topics that exist."""
+        wanted = set(topics)
+        return {name: self.range(name)[1] for name in self._partitions() if name.topic in wanted}
+
+    async def committed(self, group: str, topics: Iterable[str]) -> Mapping[Partition, int]:
+        """Return where `group` stands; partitions it never committed are left out."""
+        wanted = set(topics)
+        return {name: offset for name, offset in self.group(group).committed.items() if name.topic in wanted}
+
+    async def lag(self, group: str, topics: Iterable[str]) -> Mapping[Partition, int]:
+        """Return how many offsets `group` is behind in every partition; where it never was, all that is kept."""
+        committed = await self.committed(group, topics)
+        ends = await self.end_offsets(topics)
+        return {name: max(end - committed.get(name, self.range(name)[0]), 0) for name, end in ends.items()}
+
+
+def _size(record: Outgoing) -> int:
+    headers = sum(len(name.encode()) + len(value or b"") for name, value in record.headers)
+    return _OVERHEAD_BYTES + len(record.key or b"") + len(record.value or b"") + headers

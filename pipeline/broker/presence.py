@@ -1,0 +1,113 @@
+"""Whether a consumer's broker and topics are there: what `/readyz` says and what the log names while it waits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
+
+from confluent_kafka import KafkaError, KafkaException
+
+from pipeline.broker.verdicts import forbidden, meaning
+from pipeline.core.errors import Halt
+from pipeline.telemetry import logs
+
+ANSWER_SECONDS = 0.5
+AWAY_SECONDS = 1.0
+MISSING_SECONDS = 5.0
+
+
+class _Topic(Protocol):
+    """What metadata say of a topic."""
+
+    @property
+    def error(self) -> KafkaError | None:
+        """Why there is nothing to say of it."""
+        ...
+
+
+class _Metadata(Protocol):
+    """What a broker answers when it is asked for topics."""
+
+    @property
+    def topics(self) -> Mapping[str, _Topic]:
+        """The topics by name."""
+        ...
+
+
+class Asks(Protocol):
+    """The one call this module makes; every Kafka client has it."""
+
+    def list_topics(self, topic: str | None = None, timeout: float = -1) -> _Metadata:
+        """Ask a broker for a topic's metadata; raises KafkaException where none answers."""
+        ...
+
+
+class Presence:
+    """Knows whether a broker has answered lately and which subscribed topics are not there yet.
+
+    librdkafka says when all brokers are down, but not when one is back, and a KIP-848 member never hears that a topic
+    does not exist. So whoever waits for records asks (`probe`) while either is open, and only then.
+    """
+
+    def __init__(self, group: str, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin without any knowledge. `clock` is in seconds."""
+        self.connected = False
+        self._log = logs.get(group=group)
+        self.group = group
+        self._topics: tuple[str, ...] = ()
+        self._unseen: set[str] = set()
+        self._clock = clock
+        self._next = 0.0
+
+    def expect(self, topics: Sequence[str]) -> None:
+        """Begin to look for `topics`."""
+        self._topics = tuple(topics)
+        self._unseen = set(topics)
+
+    def due(self) -> bool:
+        """Whether it is time to ask."""
+        return (not self.connected or bool(self._unseen)) and self._clock() >= self._next
+
+    def seen(self, topics: Iterable[str] = ()) -> None:
+        """Note that a broker has answered, and of which topics it knows."""
+        if not self.connected:
+            self.connected = True
+            self._log.info("connected to Kafka", action="broker_connected")
+        self._unseen.difference_update(topics)
+
+    def away(self, reason: str) -> None:
+        """Note that no broker answers. To wait is all there is to do; the client tries again by itself."""
+        if self.connected:
+            self._log.warning(f"Kafka does not answer, waiting for it: {reason}", action="broker_away")
+        self.connected = False
+        self._next = self._clock() + AWAY_SECONDS
+
+    def probe(self, client: Asks) -> Halt | None:
+        """Ask for the topics that were not seen yet; blocks for `ANSWER_SECONDS` where no broker is there.
+
+        Returns the verdict on a topic that may not be read.
+        """
+        names = sorted(self._unseen) or self._topics[:1]
+        try:
+            answers = [client.list_topics(name, timeout=ANSWER_SECONDS) for name in names]
+        except KafkaException as error:
+            self.away(str(error.args[0]))
+            return None
+        self._next = self._clock() + MISSING_SECONDS
+        return self._judge({name: topic.error for answer in answers for name, topic in answer.topics.items()})
+
+    def _judge(self, errors: Mapping[str, KafkaError | None]) -> Halt | None:
+        self.seen(name for name, error in errors.items() if error is None)
+        refused = {name: error for name, error in errors.items() if error is not None}
+        for name, error in refused.items():
+            if meaning(error) == "forbidden":
+                return forbidden(error, self.group, name)
+        if refused:
+            missing = sorted(refused)
+            self._log.warning(
+                f"waiting for topics that do not exist yet: {', '.join(missing)}. `pipeline topics create` makes them",
+                action="topic_missing",
+                topics=missing,
+            )
+        return None

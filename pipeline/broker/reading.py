@@ -1,0 +1,72 @@
+"""From the client's messages to records: the one place where each record costs something."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from operator import methodcaller
+from sys import intern
+
+from confluent_kafka import KafkaError, Message
+
+from pipeline.core.record import Header, Headers, Record
+from pipeline.telemetry import logs
+
+# A header whose name is not UTF-8 (Java cannot write one, C can) makes the client return a broken list *and* leave an
+# exception pending. Called as a method, CPython 3.11 does not look, and the exception appears at some later line; this
+# way of calling looks.
+_headers: Callable[[Message], list[Header] | None] = methodcaller("headers")
+
+
+class _Draft:
+    """A record in the making: the slots of `Record` without its frozen `__init__`.
+
+    It becomes a `Record` by an assignment to `__class__`: 0.7 us for each record where the frozen one costs 1.8.
+    """
+
+    __slots__ = ("headers", "key", "offset", "partition", "timestamp_ms", "topic", "value")
+
+    topic: str
+    partition: int | None
+    offset: int | None
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    timestamp_ms: int
+
+
+def records_of(messages: Sequence[Message], error: Callable[[KafkaError, Message], None]) -> list[Record]:
+    """Turn messages into records; those that are errors go to `error`. A message can be read once only.
+
+    One long function on purpose: each call in here is paid for every record.
+    """
+    records: list[Record] = []
+    new = _Draft.__new__
+    for message in messages:
+        failure = message.error()
+        if failure is not None:
+            error(failure, message)
+            continue
+        draft = new(_Draft)
+        draft.topic = intern(message.topic())  # type: ignore[arg-type]  # only an error has no topic
+        draft.partition = message.partition()
+        draft.offset = message.offset()
+        draft.key = message.key()
+        draft.value = message.value()
+        draft.timestamp_ms = message.timestamp()[1]
+        try:
+            headers = _headers(message)
+        except SystemError:
+            headers = _unreadable(draft)
+        draft.headers = tuple(headers) if headers else ()
+        draft.__class__ = Record  # type: ignore[assignment]  # both have the same slots
+        records.append(draft)  # type: ignore[arg-type]  # it is a Record now
+    return records
+
+
+def _unreadable(record: _Draft) -> list[Header]:
+    logs.get().warning(
+        f"{record.topic}/{record.partition}/{record.offset} has a header whose name is not UTF-8: all its headers are"
+        " passed over",
+        action="headers_unreadable",
+    )
+    return []

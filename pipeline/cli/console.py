@@ -1,0 +1,89 @@
+"""What a person sees on a terminal: messages, progress and tables. NO_COLOR and pipes are respected by rich itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import Timer
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+
+from pipeline.devkit.demo import Row, Summary
+
+SHOW_AFTER = 2.0
+"""Seconds after which long work shows a bar; shorter work would only flicker."""
+
+
+class Bars:
+    """Progress of long work: bars on a terminal once it takes more than two seconds, else nothing.
+
+    A timer shows them, not the next step: what hangs in its first step is what a person wants to see.
+    """
+
+    def __init__(self, console: Console) -> None:
+        """Show on `console`."""
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        self._progress = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
+        self._tasks: dict[str, TaskID] = {}
+        self._timer = Timer(SHOW_AFTER, self._progress.start)
+        self._timer.daemon = True
+        if console.is_terminal:
+            self._timer.start()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show that `done` of `total` parts of `what` are done."""
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=total)
+        self._progress.update(self._tasks[what], completed=done, total=total, visible=done < total)
+
+    def close(self) -> None:
+        """Take the bars away."""
+        self._timer.cancel()
+        self._progress.stop()
+
+
+@contextmanager
+def bars(console: Console) -> Iterator[Bars]:
+    """Show progress while the block runs."""
+    shown = Bars(console)
+    try:
+        yield shown
+    finally:
+        shown.close()
+
+
+def answers(rows: Sequence[Row]) -> Table:
+    """Lay out what became of each sample request."""
+    table = Table("request", "answer", "citations", "tokens", "cost $", "time s", "", expand=True)
+    for row in rows:
+        mark = "[green]right[/]" if row.right else f"[red]{'wrong' if row.outcome == 'completed' else row.outcome}[/]"
+        table.add_row(
+            escape(row.request.input),
+            escape(row.answer),
+            escape(", ".join(dict.fromkeys(row.citations))),
+            str(row.tokens),
+            f"{row.cost_usd:.6f}",
+            f"{row.seconds:.2f}",
+            mark,
+        )
+    return table
+
+
+def summary_line(summary: Summary) -> str:
+    """Say in one line how the demo went."""
+    return (
+        f"{summary.submitted} submitted, {summary.delivered} delivered and verified, {summary.correct} right, "
+        f"{summary.failed} failed, {summary.dead} dead, {summary.duplicates} duplicates, in {summary.seconds:.1f} s "
+        f"on Kafka ({summary.broker})"
+    )

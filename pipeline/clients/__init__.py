@@ -1,0 +1,1 @@
+"""The world behind the ports: each client maps its foreign errors in one place."""

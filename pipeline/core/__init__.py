@@ -1,0 +1,1 @@
+"""Values and rules: what the pipeline speaks about and decides by. Pure: no clock, no chance, no I/O."""

@@ -1,0 +1,212 @@
+"""The names of all headers, how they are read, and whom to trust. Nobody else spells a header's name.
+
+CloudEvents 1.0 binary mode for Kafka (section 3.2), W3C Trace Context and Baggage, and our own `pipeline-*`.
+The last occurrence of a name wins; a value that is not ASCII or too long is treated as absent but carried along.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+
+from pipeline.core.job import LANES, Job, Lane
+from pipeline.core.record import Header, Headers, Position, Record
+from pipeline.core.trace import Trace
+
+CE_SPECVERSION, CE_ID, CE_SOURCE, CE_TYPE = "ce_specversion", "ce_id", "ce_source", "ce_type"
+CE_TIME, CE_SUBJECT, CONTENT_TYPE = "ce_time", "ce_subject", "content-type"
+TRACEPARENT, TRACESTATE, BAGGAGE = "traceparent", "tracestate", "baggage"
+TENANT, TYPE, LANE, DEADLINE = "pipeline-tenant", "pipeline-type", "pipeline-lane", "pipeline-deadline"
+RUN, CATALOG, ACCEPTED_AT = "pipeline-run", "pipeline-catalog", "pipeline-accepted-at"
+CONVERSATION, HOPS, COST = "pipeline-conversation", "pipeline-hops", "pipeline-cost"
+ATTEMPTS, DEFERRALS, TIMEOUTS = "pipeline-attempts", "pipeline-deferrals", "pipeline-timeouts"
+NOT_BEFORE, SOURCE, PARENT, OUTPUT = "pipeline-not-before", "pipeline-source", "pipeline-parent", "pipeline-output"
+ORIGINAL, FIRST_FAILURE = "pipeline-original", "pipeline-first-failure"
+"""A copy's way back to its original: `topic/partition/offset/timestamp`, and when its first failure was."""
+
+X_ORIGINAL = "x-original-"
+DEAD = "pipeline-dead-"
+REPLAY = "pipeline-replay-"
+
+MAX_VALUE = 4_096
+"""The longest value that is read, in bytes; `baggage` may hold 8,192 (W3C Baggage section 3.3.2)."""
+MAX_CARRIED = 16_384
+"""The most bytes of unknown headers that travel on to children."""
+MAX_COUNT = 1_000_000
+"""The highest count that bookkeeping headers may claim; more is somebody's mistake."""
+MAX_TIME = 2**53
+"""The latest time that a header may claim, in epoch milliseconds: what a JSON number holds exactly."""
+
+COPY_SCOPED = frozenset({ATTEMPTS, DEFERRALS, TIMEOUTS, NOT_BEFORE, ORIGINAL, FIRST_FAILURE})
+"""Bookkeeping of retry and dead-letter copies: replaced on each copy, trusted only on our own topics."""
+
+_PREFIXES = ("pipeline-", "ce_", X_ORIGINAL)
+_SINGLE = frozenset({TRACEPARENT, TRACESTATE, BAGGAGE, CONTENT_TYPE})
+_SAFE = re.compile(r"[\x20-\x7e]*")
+_PLAIN = re.compile(r"[\x20-\x24\x26-\x7e]*")
+_NUMBER = re.compile(r"[0-9]+")
+_ORIGIN = re.compile(r"([a-zA-Z0-9._-]{1,249})/([0-9]{1,10})/([0-9]{1,19})/(-1|[0-9]{1,19})")
+_FRAMING = 2  # the least that Kafka itself adds to a header, so that empty ones are not free
+
+
+@dataclass(frozen=True, slots=True)
+class Tries:
+    """What has happened to a record so far: our faults, other people's turns, and tries cut at the deadline."""
+
+    attempts: int = 0
+    deferrals: int = 0
+    timeouts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a record first stood and when it was written (`timestamp_ms`), kept over all its copies."""
+
+    position: Position
+    timestamp_ms: int
+
+    def __str__(self) -> str:
+        """Spell it as the `pipeline-original` header has it."""
+        return f"{self.position}/{self.timestamp_ms}"
+
+
+def texts(headers: Iterable[Header]) -> dict[str, str]:
+    """Read headers as text: last occurrence wins; null, non-ASCII and oversized values are absent."""
+    read: dict[str, str] = {}
+    for name, value in headers:
+        text = _text(name, value)
+        if text is None:
+            read.pop(name, None)
+        else:
+            read[name] = text
+    return read
+
+
+def _text(name: str, value: bytes | None) -> str | None:
+    if value is None or len(value) > (2 * MAX_VALUE if name == BAGGAGE else MAX_VALUE):
+        return None
+    try:
+        text = value.decode("ascii")
+    except UnicodeDecodeError:
+        return None
+    return text if _SAFE.fullmatch(text) else None
+
+
+def count(text: str | None, highest: int = MAX_COUNT) -> int:
+    """Read a count; what is no plain number is 0, what is too high is `highest`."""
+    if text is None or not _NUMBER.fullmatch(text):
+        return 0
+    return min(int(text.lstrip("0")[:20] or 0), highest)
+
+
+def deadline(text: str | None) -> int | None:
+    """Read a deadline in epoch milliseconds; junk is no deadline, else a slip of the sender's would end its job."""
+    return count(text, MAX_TIME) if text is not None and _NUMBER.fullmatch(text) else None
+
+
+def lane(text: str | None) -> Lane | None:
+    """Read a lane; None where the text names none."""
+    return next((known for known in LANES if known == text), None)
+
+
+def tries(read: Mapping[str, str]) -> Tries:
+    """Read the bookkeeping of a copy."""
+    return Tries(count(read.get(ATTEMPTS)), count(read.get(DEFERRALS)), count(read.get(TIMEOUTS)))
+
+
+def origin(record: Record, read: Mapping[str, str], *, copy: bool) -> Origin:
+    """Tell where `record` first stood; a copy that lost its `pipeline-original` counts as an original."""
+    told = _ORIGIN.fullmatch(read.get(ORIGINAL, "")) if copy else None
+    if told is None:
+        return Origin(record.position, record.timestamp_ms)
+    return Origin(Position(told[1], int(told[2]), int(told[3])), int(told[4]))
+
+
+def job_headers(job: Job) -> list[Header]:
+    """Spell what is copied to every child. A name too long to be read again is cut, as none that is accepted is."""
+    pairs: list[tuple[str, str | None]] = [
+        (TENANT, quoted(job.tenant, MAX_VALUE)),
+        (TYPE, quoted(job.type, MAX_VALUE)),
+        (LANE, job.lane),
+        (DEADLINE, None if job.deadline_ms is None else str(job.deadline_ms)),
+        (RUN, str(job.run)),
+        (CATALOG, quoted(job.catalog, MAX_VALUE)),
+        (ACCEPTED_AT, str(job.accepted_at_ms)),
+        (CONVERSATION, quoted(job.conversation, MAX_VALUE)),
+        (HOPS, str(job.hops)),
+        (COST, f"{job.cost_usd:.9f}"),
+    ]
+    return [(name, text.encode("ascii")) for name, text in pairs if text]
+
+
+def read_job(read: Mapping[str, str], job: Job) -> Job:
+    """Read the job-scoped headers of our own topics over what `job` says."""
+    told = deadline(read.get(DEADLINE))
+    return job.advanced(
+        tenant=unquoted(read.get(TENANT)) or job.tenant,
+        type=unquoted(read.get(TYPE)) or job.type,
+        lane=lane(read.get(LANE)) or job.lane,
+        deadline_ms=job.deadline_ms if told is None else told,
+        run=count(read.get(RUN)),
+        catalog=unquoted(read.get(CATALOG)),
+        accepted_at_ms=count(read.get(ACCEPTED_AT), MAX_TIME) or job.accepted_at_ms,
+        conversation=unquoted(read.get(CONVERSATION)),
+        hops=count(read.get(HOPS)),
+        cost_usd=_cost(read.get(COST)),
+    )
+
+
+def trace_headers(trace: Trace) -> list[Header]:
+    """Spell a span; empty `tracestate` and `baggage` are left out."""
+    pairs = ((TRACEPARENT, trace.traceparent), (TRACESTATE, trace.state), (BAGGAGE, trace.baggage))
+    return [(name, text.encode("ascii")) for name, text in pairs if text]
+
+
+def carried(headers: Headers) -> Headers:
+    """Pick the headers we do not know, which travel on to children: at most `MAX_CARRIED` bytes, first come first."""
+    kept: list[Header] = []
+    room = MAX_CARRIED
+    for name, value in headers:
+        if name in _SINGLE or name.startswith(_PREFIXES):
+            continue
+        room -= len(name.encode("utf-8", "replace")) + len(value or b"") + _FRAMING
+        if room < 0:
+            break
+        kept.append((name, value))
+    return tuple(kept)
+
+
+def without(headers: Headers, unwanted: Callable[[str], bool]) -> Headers:
+    """Drop headers by name, keeping order, duplicates and bytes of the rest."""
+    return tuple(header for header in headers if not unwanted(header[0]))
+
+
+def quoted(text: str, limit: int | None = None) -> str:
+    """Make any text a safe ASCII header value: printable ASCII stays, `%` and the rest become `%`-escapes of UTF-8.
+
+    With a `limit`, in characters of the result, the text is cut after its last whole character that fits.
+    """
+    if _PLAIN.fullmatch(text):
+        return text[:limit]
+    spelt = [_quoted(character) for character in text[:limit]]
+    ends = list(accumulate(map(len, spelt)))
+    return "".join(spelt if limit is None else spelt[: bisect_right(ends, limit)])
+
+
+def _quoted(character: str) -> str:
+    if _PLAIN.fullmatch(character):
+        return character
+    return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "replace"))
+
+
+def unquoted(text: str | None) -> str:
+    """Undo `quoted`; a malformed escape stays as it is."""
+    raw = re.sub(rb"%([0-9A-Fa-f]{2})", lambda match: bytes([int(match[1], 16)]), (text or "").encode())
+    return raw.decode("utf-8", "replace")
+
+
+def _cost(text: str | None) -> float:
+    return float(text) if text and re.fullmatch(r"\d{1,12}(\.\d{1,12})?", text) else 0.0

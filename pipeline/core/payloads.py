@@ -1,0 +1,167 @@
+"""What each topic carries. Each model equals the newest schema of its noun under `schemas/` (a test holds that)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.core.job import Job, Lane
+
+
+class Payload(BaseModel):
+    """The typed body of an event: frozen, and closed to fields nobody declared."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def advance(self, job: Job) -> Job:
+        """Return what holds for the job once this payload has been derived from it; most payloads change nothing."""
+        return job
+
+
+class JobPayload(Payload):
+    """A payload of the chain: where its outcome goes (an endpoint's name, never a URL), and what comes back with it."""
+
+    endpoint: str | None = None
+    metadata: dict[str, str] = Field(default_factory=dict)
+
+
+class Request(JobPayload):
+    """What upstream services send. Only `type` and `input` are needed.
+
+    `id` makes a repeat the same job; `key` is the ordering key (a conversation, a document) where the Kafka key is
+    null; `deadline_ms` is the time allowed, in milliseconds from acceptance.
+    """
+
+    type: str
+    input: str
+    id: str | None = None
+    tenant: str | None = None
+    key: str | None = None
+    lane: Lane | None = None
+    deadline_ms: int | None = None
+    conversation: str | None = None
+    filters: dict[str, str] = Field(default_factory=dict)
+
+
+class Prompt(JobPayload):
+    """A request that was accepted: normalised, measured, and placed in a lane with a deadline (epoch milliseconds)."""
+
+    type: str
+    input: str
+    input_tokens: int
+    lane: Lane
+    deadline_ms: int
+    catalog: str
+    conversation: str | None = None
+    filters: dict[str, str] = Field(default_factory=dict)
+
+    def advance(self, job: Job) -> Job:
+        """Put the job into its lane, under its deadline and the catalog's version that decided both."""
+        return job.advanced(
+            type=self.type,
+            lane=self.lane,
+            deadline_ms=self.deadline_ms,
+            catalog=self.catalog,
+            conversation=self.conversation or "",
+        )
+
+
+class Passage(Payload):
+    """A chunk of a document, as the index returned it. A higher `score` is a better match; scales differ by query."""
+
+    source: str
+    document: str
+    chunk: int
+    version: int
+    score: float
+    title: str
+    text: str
+
+
+class RetrievedContext(JobPayload):
+    """A prompt with the passages found for it, best first."""
+
+    input: str
+    passages: tuple[Passage, ...] = ()
+
+
+class Completion(JobPayload):
+    """A model's answer as the provider gave it, with what it cost. `usage_estimated` marks counts that are ours."""
+
+    input: str
+    passages: tuple[Passage, ...] = ()
+    model: str
+    text: str
+    refusal: str | None = None
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    usage_estimated: bool = False
+    request_id: str = ""
+    latency_ms: int
+    cost_usd: float
+
+    def advance(self, job: Job) -> Job:
+        """Add what this call cost to what the job has cost so far."""
+        return job.advanced(cost_usd=job.cost_usd + self.cost_usd)
+
+
+class Citation(Payload):
+    """One passage that the answer points at by `[number]`."""
+
+    number: int
+    source: str
+    document: str
+    chunk: int
+    version: int
+    title: str
+
+
+class Result(JobPayload):
+    """A checked answer. `data` is the answer as JSON text when its type has an output schema."""
+
+    answer: str
+    data: str | None = None
+    citations: tuple[Citation, ...] = ()
+    truncated: bool = False
+    model: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float
+    latency_ms: int
+
+
+class Failure(JobPayload):
+    """A job that ended without a result (`recoverable` False), or stands in a dead-letter topic (True)."""
+
+    stage: str
+    code: str
+    reason: str
+    recoverable: bool = False
+    failed_at_ms: int
+
+
+class Delivery(JobPayload):
+    """What became of one webhook. `webhook_id` is the same over all retries; `status` is the last HTTP status."""
+
+    webhook_id: str
+    kind: Literal["job.completed", "job.failed"]
+    outcome: Literal["delivered", "undeliverable", "suppressed"]
+    reason: str = ""
+    status: int | None = None
+    attempts: int = 0
+    finished_at_ms: int
+
+
+class Document(Payload):
+    """One state of one document of a source. A higher `version` is newer; `deleted` removes it from the index."""
+
+    source: str
+    id: str
+    tenant: str
+    title: str
+    body: str
+    version: int
+    deleted: bool = False

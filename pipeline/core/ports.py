@@ -1,0 +1,224 @@
+"""The ports: what the runtime and the stages need from the world, as Protocols. `clients`, `broker` and `wire` fill
+them, `devkit` fakes them, `wiring` joins them. Each has one contract suite under `tests/contracts/`.
+
+Errors: where a docstring names no other, a port raises only the outcomes of `core.errors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from pipeline.core.payloads import Document, Passage, Payload
+from pipeline.core.record import Outgoing, Partition, Record
+
+P = TypeVar("P", bound=Payload)
+
+Clock = Callable[[], float]
+"""Seconds since the epoch."""
+
+# ------------------------------------------------------------------ bytes and events
+
+
+class Codec(Protocol):
+    """Bytes to payloads and back, for one set of schemas."""
+
+    async def decode(self, noun: str, payload: type[P], value: bytes) -> P:
+        """Decode `value` as a record of `noun`. Raises Reject (with a reason for people) or Defer (registry down)."""
+        ...
+
+    async def encode(self, noun: str, payload: Payload) -> bytes:
+        """Encode with the newest schema of `noun`. Raises Reject (does not fit the schema) or Defer."""
+        ...
+
+
+# ------------------------------------------------------------------ broker
+
+Delivered = Callable[[Exception | None], None]
+"""Called once, on the event loop, when the broker has acknowledged a record (None) or never will (the reason)."""
+
+
+class RecordTooLarge(Exception):
+    """The broker's or the topic's limit refuses a record of this size."""
+
+
+class Producer(Protocol):
+    """Writes records. Idempotent, all replicas acknowledge, order per partition is kept."""
+
+    def send(self, record: Outgoing, delivered: Delivered) -> None:
+        """Queue a record and return at once. `delivered` is called exactly once for each record, never inside `send`.
+
+        Errors handed to `delivered`: RecordTooLarge, or another exception where the topic or partition does not exist
+        or the cluster refuses for good. A broker that is away is no error: records wait for it.
+        """
+        ...
+
+    async def flush(self, timeout: float) -> int:
+        """Wait up to `timeout` seconds until all is acknowledged; returns how many records still are not."""
+        ...
+
+
+class Rebalance(Protocol):
+    """How a consumer's owner hears of its partitions. All three are called on the event loop and MUST NOT block."""
+
+    def assigned(self, partitions: Sequence[Partition]) -> None:
+        """Partitions arrived, to be read from their committed offsets on."""
+        ...
+
+    def revoked(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        """Partitions are leaving; returns the offsets to commit for them before they go."""
+        ...
+
+    def lost(self, partitions: Sequence[Partition]) -> None:
+        """Partitions are gone already; nothing may be committed for them."""
+        ...
+
+
+class Consumer(Protocol):
+    """One member of a consumer group. One owner uses it from one event loop.
+
+    `pause`, `resume` and `commit` state a wish and return at once; the adapter carries them out in order before the
+    next fetch. A pause does not survive a rebalance. Commits fail silently in a rebalance (the next owner repeats).
+    """
+
+    def subscribe(self, topics: Sequence[str], rebalance: Rebalance) -> None:
+        """Join the group for `topics`. Once per consumer."""
+        ...
+
+    async def fetch(self, limit: int, timeout: float) -> Sequence[Record]:
+        """Return up to `limit` records as soon as there is one, or none after about `timeout` seconds.
+
+        Must be called regularly, also when everything is paused: it keeps the membership alive and runs `Rebalance`.
+        Raises Halt where going on would do harm: an offset out of range (naming the missing range), a group or topic
+        that may not be read.
+        """
+        ...
+
+    def pause(self, partitions: Sequence[Partition]) -> None:
+        """Stop fetching from `partitions`; unknown ones are ignored."""
+        ...
+
+    def resume(self, partitions: Sequence[Partition]) -> None:
+        """Go on fetching from `partitions`; nothing is lost or repeated in between."""
+        ...
+
+    def commit(self, offsets: Mapping[Partition, int]) -> None:
+        """Commit `offsets` (the next offset to read) soon."""
+        ...
+
+    def positions(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        """Return where reading stands, past transaction markers; partitions without a position are left out."""
+        ...
+
+    async def close(self, offsets: Mapping[Partition, int]) -> None:
+        """Commit `offsets` for certain and leave the group. Idempotent."""
+        ...
+
+    def connected(self) -> bool:
+        """Whether the broker has answered lately; for `/readyz`."""
+        ...
+
+
+# ------------------------------------------------------------------ model
+
+
+@dataclass(frozen=True, slots=True)
+class ChatCall:
+    """One call of a chat model. `request_id` is the idempotency key; `timeout` is in seconds."""
+
+    model: str
+    system: str
+    user: str
+    max_output_tokens: int
+    temperature: float
+    request_id: str
+    timeout: float
+    json_schema: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatAnswer:
+    """What the provider answered. `usage_estimated` marks token counts that are ours because it sent none."""
+
+    text: str
+    refusal: str | None
+    finish_reason: str
+    model: str
+    request_id: str
+    prompt_tokens: int
+    completion_tokens: int
+    usage_estimated: bool
+    latency: float = field(compare=False, default=0.0)
+
+
+class ChatModel(Protocol):
+    """A provider of chat completions. Never retries by itself: the runtime does."""
+
+    async def complete(self, call: ChatCall) -> ChatAnswer:
+        """Make one call. Raises Defer (rate limit, until when; a spent quota, a wrong key or a provider that is
+        down: not our turn), Retry (server or connection error, unreadable answer) and Reject (the provider refuses
+        the request itself: malformed, content filter, context too long)."""
+        ...
+
+
+# ------------------------------------------------------------------ index
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a document as it goes into the index; `number` counts from 0."""
+
+    number: int
+    text: str
+
+
+class PassageSearch(Protocol):
+    """Reads the vector index."""
+
+    async def search(self, tenant: str, text: str, limit: int, filters: Mapping[str, str]) -> Sequence[Passage]:
+        """Find the `limit` best passages of `tenant` for `text`, best first; an empty index finds none.
+
+        The tenant is part of the query itself. Raises Defer where the index is away, Retry where it errs.
+        """
+        ...
+
+
+class PassageStore(Protocol):
+    """Writes the vector index."""
+
+    async def replace(self, document: Document, chunks: Sequence[Chunk]) -> bool:
+        """Make `chunks` the whole of the document in the index, unless it holds a newer version (then False).
+
+        Doing it twice changes nothing. Raises Defer where the index is away, Retry where it errs.
+        """
+        ...
+
+    async def remove(self, document: Document) -> bool:
+        """Remove every chunk of the document that is not newer than it; False where the index holds a newer one."""
+        ...
+
+
+# ------------------------------------------------------------------ webhooks
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookMessage:
+    """One message to one endpoint. `id` is the same over all retries; `body` is the JSON text that is signed."""
+
+    endpoint: str
+    id: str
+    body: bytes
+    timeout: float = 20.0
+
+
+class WebhookSender(Protocol):
+    """Posts signed Standard Webhooks to endpoints known by name."""
+
+    async def post(self, message: WebhookMessage) -> int:
+        """Post once and return the 2xx status. Redirects are not followed.
+
+        Raises Defer (429 or 503 with Retry-After), Retry (any other refusal, no connection, time-out) and Fail with
+        code `gone` (410) or `no_endpoint` (no such endpoint, or its address may not be used).
+        """
+        ...

@@ -1,0 +1,138 @@
+"""What a stage is: a handler, its topics, and its policy. The runtime runs any of them and knows none."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Never, Protocol, TypedDict, TypeVar, Unpack
+
+from pipeline.core.event import Event
+from pipeline.core.payloads import Payload
+from pipeline.core.retry import RetryPolicy
+
+P = TypeVar("P", bound=Payload)
+A = TypeVar("A", bound=Payload)
+B = TypeVar("B", bound=Payload)
+Out = TypeVar("Out", bound=Payload)
+In_contra = TypeVar("In_contra", bound=Payload, contravariant=True)
+Out_co = TypeVar("Out_co", bound=Payload, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Topic(Generic[P]):
+    """A topic by its noun. Invariant in its payload, so a stage wired to the wrong topic is a type error.
+
+    `laned` topics exist once per lane; `open_topic` ones are written by outsiders, so their headers are not trusted.
+    """
+
+    noun: str
+    payload: type[P]
+    laned: bool = False
+    open_topic: bool = False
+
+    def __post_init__(self) -> None:
+        """Fail at declaration, not at run time."""
+        if not re.fullmatch(r"[a-zA-Z0-9_-]{1,100}", self.noun):
+            raise ValueError(
+                f"topic {self.noun!r}: a noun has 1 to 100 letters, digits, '-' or '_'; a dot could make it another's"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a handler may know about the try it is in. Times are seconds since the epoch."""
+
+    event_id: str
+    attempt: int
+    deadline: float | None
+    now: Callable[[], float]
+    cancelled: Callable[[], bool] = bool
+
+
+class Handler(Protocol[In_contra, Out_co]):
+    """The work of a stage.
+
+    Returns payloads, not events: their ids, trace and keys are the runtime's. Ends otherwise only by the exceptions of
+    `core.errors`; anything else counts as `Retry`. May be called again for the same event; `ctx.event_id` is then the
+    same, and is the idempotency key for calls to the outside.
+    """
+
+    async def __call__(self, event: Event[In_contra], ctx: Context, /) -> Sequence[Out_co]:
+        """Handle one event."""
+        ...
+
+
+class Policy(TypedDict, total=False):
+    """What a line in `topology.py` may say about a stage beyond its topics; see `Stage` for the meanings."""
+
+    concurrency: int
+    timeout: float
+    retry: RetryPolicy
+    enforce_deadline: bool
+    repartition: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One stage as declared.
+
+    `concurrency` is the number of handlers at once in one process; `timeout` cuts a try, in seconds.
+    `enforce_deadline` fails a job whose deadline has passed before its next try.
+    `repartition` lets the key choose the partition of outputs and copies; otherwise they keep their source's number.
+    """
+
+    name: str
+    sources: tuple[Topic[Any], ...]
+    output: Topic[Any] | None
+    handler: Callable[..., Handler[Any, Any]]
+    concurrency: int = 64
+    timeout: float = 60.0
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    enforce_deadline: bool = False
+    repartition: bool = False
+
+    def __post_init__(self) -> None:
+        """Fail at declaration, not at run time."""
+        if not re.fullmatch(r"[a-zA-Z0-9]{1,100}", self.name):
+            raise ValueError(
+                f"stage {self.name!r}: a name has 1 to 100 letters and digits only, it becomes part of topic names"
+            )
+        if self.concurrency < 1 or not 0 < self.timeout < math.inf:
+            raise ValueError(f"stage {self.name}: concurrency must be at least 1 and timeout above 0, and finite")
+        if len({source.open_topic for source in self.sources}) != 1:
+            # Its retry tiers hold copies of all its sources, and a copy does not tell whom its headers are from.
+            raise ValueError(f"stage {self.name}: its sources must be all open topics or all our own, and at least one")
+
+    @property
+    def open_topic(self) -> bool:
+        """Whether outsiders write what this stage reads."""
+        return any(source.open_topic for source in self.sources)
+
+
+def stage(
+    name: str,
+    source: Topic[A],
+    output: Topic[Out],
+    handler: Callable[..., Handler[A, Out]],
+    **policy: Unpack[Policy],
+) -> Stage:
+    """Declare a stage from one topic to another."""
+    return Stage(name=name, sources=(source,), output=output, handler=handler, **policy)
+
+
+def joined(
+    name: str,
+    sources: tuple[Topic[A], Topic[B]],
+    output: Topic[Out],
+    handler: Callable[..., Handler[A | B, Out]],
+    **policy: Unpack[Policy],
+) -> Stage:
+    """Declare a stage that reads two topics."""
+    return Stage(name=name, sources=sources, output=output, handler=handler, **policy)
+
+
+def sink(name: str, source: Topic[A], handler: Callable[..., Handler[A, Never]], **policy: Unpack[Policy]) -> Stage:
+    """Declare a stage whose only effect is outside of Kafka."""
+    return Stage(name=name, sources=(source,), output=None, handler=handler, **policy)

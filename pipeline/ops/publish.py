@@ -1,0 +1,60 @@
+"""Writing payloads to the topics that outsiders write: what `submit` and the demo send, and any service could."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import uuid4
+
+from pipeline.core import headers as h
+from pipeline.core import names
+from pipeline.core.job import job_id
+from pipeline.core.payloads import Document, Payload, Request
+from pipeline.core.ports import Codec, Producer
+from pipeline.core.record import Header, Outgoing
+
+
+@dataclass(frozen=True, slots=True)
+class Publisher:
+    """Writes requests and documents, and returns when the broker has acknowledged them.
+
+    `source` becomes `ce_source`: with a request's id it makes the job's identity, so sending a request twice is safe.
+    """
+
+    producer: Producer
+    codec: Codec
+    prefix: str
+    source: str = "pipeline-submit"
+
+    async def request(self, request: Request) -> str:
+        """Send a request; returns the id of its job. Without an id of its own it gets a random one."""
+        ce_id = request.id or str(uuid4())
+        job = job_id(request.tenant or "default", self.source, ce_id)
+        headers: Sequence[Header] = (
+            (h.CE_SPECVERSION, b"1.0"),
+            (h.CE_ID, ce_id.encode("ascii", "replace")),
+            (h.CE_SOURCE, self.source.encode("ascii")),
+            (h.CE_TYPE, b"pipeline.requests"),
+        )
+        await self._send("requests", (request.key or job).encode(), request, headers)
+        return job
+
+    async def document(self, document: Document) -> None:
+        """Send one state of a document."""
+        await self._send("documents", f"{document.source}/{document.id}".encode(), document)
+
+    async def _send(self, noun: str, key: bytes, payload: Payload, headers: Sequence[Header] = ()) -> None:
+        value = await self.codec.encode(noun, payload)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def delivered(error: Exception | None) -> None:
+            if done.done():
+                return
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+
+        self.producer.send(Outgoing(names.topic(self.prefix, noun), key, value, tuple(headers)), delivered)
+        await done

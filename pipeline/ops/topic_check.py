@@ -1,0 +1,57 @@
+"""Whether the topics on a broker are as the pipeline needs them. Pure: compares what is with what must be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """A topic's partition count, and its settings by Kafka's names."""
+
+    partitions: int
+    config: Mapping[str, str]
+
+
+def problems(
+    found: Mapping[str, TopicState], wanted: Mapping[str, TopicState], chain: Iterable[str], longest_seconds: float
+) -> list[str]:
+    """List in sentences what is wrong with `found`, and the cure.
+
+    Topics of the `chain` must have one partition count, since outputs keep their source's partition number. Records
+    must be kept twice as long as the longest deadline or deferral, `longest_seconds`.
+    """
+    missing = [f"{name} does not exist: run `pipeline topics create`" for name in wanted if name not in found]
+    present = [name for name in wanted if name in found]
+    settings = [text for name in present for text in _settings(name, found[name], wanted[name], longest_seconds)]
+    return [*missing, *_partitions(found, chain), *settings]
+
+
+def _partitions(found: Mapping[str, TopicState], chain: Iterable[str]) -> Iterator[str]:
+    counts = {name: found[name].partitions for name in chain if name in found}
+    if len(set(counts.values())) > 1:
+        most = max(counts.values())
+        small = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()) if count < most)
+        yield (
+            f"the topics of the chain must have one partition count, the largest is {most}, but fewer have: {small}: "
+            "raise theirs"
+        )
+
+
+def _settings(name: str, found: TopicState, wanted: TopicState, longest_seconds: float) -> Iterator[str]:
+    policy = found.config.get("cleanup.policy", "delete")
+    if policy != "delete":
+        yield f"{name} has cleanup.policy={policy}, which drops records that were not handled yet: set it to delete"
+    kept = int(found.config.get("retention.ms", "-1"))
+    if 0 <= kept < 2_000 * longest_seconds:
+        yield (
+            f"{name} keeps records for {kept / 1000:g} s (retention.ms={kept}), but a record may wait for "
+            f"{longest_seconds:g} s: set retention.ms to at least {int(2_000 * longest_seconds)}"
+        )
+    largest, needed = int(found.config.get("max.message.bytes", "0")), int(wanted.config["max.message.bytes"])
+    if 0 < largest < needed:
+        yield f"{name} takes records up to {largest} bytes (max.message.bytes), but {needed} are needed"
+    kind = found.config.get("message.timestamp.type", "CreateTime")
+    if kind != "CreateTime":
+        yield f"{name} has message.timestamp.type={kind}: set it to CreateTime, delays are counted from it"

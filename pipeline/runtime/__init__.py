@@ -1,0 +1,1 @@
+"""Runs any stage: takes, orders, retries, settles and commits. Knows no stage."""

@@ -1,0 +1,102 @@
+"""The partitions a stage owns: their arrival, their pauses, their going. Implements the port `Rebalance`.
+
+Pauses are kept as reasons per partition, since several may hold at once and none survives a rebalance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from pipeline.core.ports import Consumer
+from pipeline.core.record import Partition
+from pipeline.runtime.plan import Plan
+from pipeline.runtime.window import limits_for
+from pipeline.runtime.work import Feed, Item, Part
+
+RETRY_FEED = "retry"
+FULL = "window is full"
+
+
+class Assignment:
+    """All assigned partitions of one stage, by name, and the feeds they belong to."""
+
+    def __init__(self, plan: Plan, consumer: Consumer, dropped: Callable[[Item], None]) -> None:
+        """Make one feed for each source topic and one for all tiers. `dropped` hears of items that went with a part."""
+        limits = limits_for(plan.stage.concurrency)
+        self.feeds = {name: Feed(name, source.weight, limits) for name, source in plan.sources.items()}
+        self.feeds[RETRY_FEED] = Feed(RETRY_FEED, max(source.weight for source in plan.sources.values()), limits)
+        self.parts: dict[Partition, Part] = {}
+        self._plan = plan
+        self._consumer = consumer
+        self._dropped = dropped
+
+    def assigned(self, partitions: Sequence[Partition]) -> None:
+        """Begin anew with each partition; one of a full feed starts paused. All other pauses are made again."""
+        self.lost([name for name in partitions if name in self.parts])
+        self._consumer.pause([name for name, part in self.parts.items() if part.pauses])
+        for name in partitions:
+            tier = self._plan.tiers.get(name.topic)
+            feed = self.feeds[RETRY_FEED if tier else name.topic]
+            part = self.parts[name] = Part(name, feed, tier)
+            if feed.window.full:
+                self.pause(part, FULL)
+
+    def revoked(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        """Let partitions go and say how far they came. What still runs for them is stale from here on."""
+        leaving = [part for part in map(self.parts.get, partitions) if part]
+        self.lost(partitions)
+        return self.last(leaving)
+
+    def lost(self, partitions: Sequence[Partition]) -> None:
+        """Forget partitions; nothing is committed for them any more."""
+        for name in partitions:
+            part = self.parts.pop(name, None)
+            if part is not None:
+                part.alive = False
+                part.feed.window.jammed -= sum(map(part.keys.depth, part.jammed))
+                for item in part.unsettled():
+                    self._dropped(item)
+
+    def frontiers(self) -> dict[Partition, int]:
+        """Return the frontier of each part that has moved since it was last asked for."""
+        offsets = {
+            name: offset
+            for name, offset in self.last(list(self.parts.values())).items()
+            if offset != self.parts[name].committed
+        }
+        for name, offset in offsets.items():
+            self.parts[name].committed = offset
+        return offsets
+
+    def last(self, parts: Sequence[Part]) -> dict[Partition, int]:
+        """Return the frontier of each of `parts`, moved or not: an earlier commit may have failed in a rebalance."""
+        positions = self._consumer.positions([part.name for part in parts if not len(part.frontier)])
+        known = ((part.name, part.frontier.offset(positions.get(part.name))) for part in parts)
+        return {name: offset for name, offset in known if offset is not None}
+
+    @property
+    def owing(self) -> bool:
+        """Whether anything sent for a taken record is not acknowledged yet."""
+        return any(item.owed for part in self.parts.values() for item in part.unsettled())
+
+    def pause(self, part: Part, reason: str) -> None:
+        """Stop fetching from a part for `reason`."""
+        if not part.pauses:
+            self._consumer.pause([part.name])
+        part.pauses.add(reason)
+
+    def resume(self, part: Part, reason: str) -> None:
+        """Withdraw `reason`; fetching goes on when none is left."""
+        if reason in part.pauses:
+            part.pauses.remove(reason)
+            if not part.pauses and part.alive:
+                self._consumer.resume([part.name])
+
+    def balance(self, feed: Feed) -> None:
+        """Pause or resume all partitions of a feed as its window fills and empties."""
+        if not feed.window.update():
+            return
+        change = self.pause if feed.window.full else self.resume
+        for part in self.parts.values():
+            if part.feed is feed:
+                change(part, FULL)

@@ -1,0 +1,87 @@
+"""One try of one record: decode, check what must hold before any handler, call the handler, cut it at its deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipeline.core import headers as h
+from pipeline.core.errors import Fail, Reject
+from pipeline.core.event import MAX_HOPS, Event, receive
+from pipeline.core.payloads import JobPayload, Payload
+from pipeline.core.ports import Clock, Codec
+from pipeline.core.record import Record
+from pipeline.core.retry import TryTimeout
+from pipeline.core.stage import Context, Handler
+from pipeline.runtime.plan import Plan
+from pipeline.runtime.work import Item
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Tries records of one stage. Knows nothing of delivery: it returns payloads or raises."""
+
+    plan: Plan
+    handler: Handler[Any, Any]
+    codec: Codec
+    clock: Clock
+
+    async def decode(self, item: Item) -> Event[Payload]:
+        """Turn the item's record into an event. Raises Reject or Defer."""
+        record = item.record
+        if record.value is None:
+            raise Reject("the record has a null value: there is nothing to handle", code="null_value")
+        original = "" if item.part.tier is None else _original_topic(record)
+        declared = self.plan.declared(record.topic, original)
+        payload = await self.codec.decode(declared.noun, declared.payload, record.value)
+        return self._receive(item, payload)
+
+    def bare(self, item: Item) -> Event[Payload]:
+        """Make the event of a record that cannot be decoded, from its headers and position alone."""
+        return self._receive(item, JobPayload())
+
+    async def handle(self, event: Event[Payload]) -> Sequence[Payload]:
+        """Call the handler. Raises what the handler raises, Fail past the job's deadline, TryTimeout when cut."""
+        stage, now = self.plan.stage, self.clock()
+        if event.job.hops >= MAX_HOPS:
+            raise Reject(f"the event has passed {event.job.hops} stages: topics are wired in a loop", code="loop")
+        if stage.enforce_deadline and event.job.late(now):
+            raise Fail("the job's deadline has passed", code="deadline")
+        deadline = None if event.job.deadline_ms is None else event.job.deadline_ms / 1000
+        context = Context(event.id, event.tries.attempts + 1, deadline, self.clock)
+        limit = asyncio.timeout(stage.timeout)
+        try:
+            async with limit:
+                outputs: Sequence[Payload] = await self.handler(event, context)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise TryTimeout(f"{stage.name} took longer than {stage.timeout:g} s", code="timeout") from None
+        return outputs
+
+    def _receive(self, item: Item, payload: Payload) -> Event[Payload]:
+        copy = item.part.tier is not None
+        event = receive(item.record, payload, open_topic=self.plan.stage.open_topic, copy=copy, now=self.clock())
+        return event if item.tries is None else replace(event, tries=item.tries)
+
+
+@contextmanager
+def contained() -> Iterator[None]:
+    """Make an error of a cancellation that nobody asked this task for; it would end the worker in silence.
+
+    It comes out of what a handler awaits and somebody else cancelled: a shared request, a task of a library.
+    """
+    try:
+        yield
+    except asyncio.CancelledError as stray:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError("something that the handler awaited was cancelled") from stray
+
+
+def _original_topic(record: Record) -> str:
+    return h.unquoted(h.texts(record.headers).get(h.ORIGINAL)).partition("/")[0]

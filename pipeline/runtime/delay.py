@@ -1,0 +1,46 @@
+"""When a record of a retry tier may go on. Pure decisions; the runner holds and moves.
+
+A tier holds each record for exactly its delay, so a tier's partition is in due order by construction and one timer at
+its head is enough.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.core.record import Record
+from pipeline.core.retry import Tier, tier_for
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Handle it now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Less than the smallest tier is left: wait in place until `until`, beside the others."""
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """More than a tier is left: go on to `tier`, still not before `not_before`."""
+
+    tier: Tier
+    not_before: float
+
+
+def exit_time(record: Record, tier: Tier, now: float) -> float:
+    """Tell when `record` leaves `tier`. A timestamp that is absent or ahead of our clock counts as now."""
+    written = record.timestamp_ms / 1000
+    return (written if 0 < written <= now else now) + tier.delay
+
+
+def onward(not_before: float, now: float) -> Release | Rest | Move:
+    """Say what becomes of a record whose tier's delay is over at `now`."""
+    if not_before <= now:
+        return Release()
+    tier = tier_for(not_before - now)
+    return Rest(not_before) if tier is None else Move(tier, not_before)

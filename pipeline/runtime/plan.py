@@ -1,0 +1,79 @@
+"""A stage bound to names: which topics it reads, what stands on them, and where its copies go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.core import names
+from pipeline.core.job import LANES, Lane
+from pipeline.core.retry import TIERS, Tier
+from pipeline.core.stage import Stage, Topic
+
+WEIGHTS: Mapping[Lane | None, int] = {"interactive": 8, "standard": 4, "batch": 1, None: 4}
+"""Shares of the slots when several feeds have work; a feed without work gives its share to the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One topic a stage reads. `weight` is its share against the stage's other feeds."""
+
+    topic: str
+    declared: Topic[Any]
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything about a stage that is names: built once, from its declaration and the prefix."""
+
+    stage: Stage
+    prefix: str
+    group: str
+    sources: Mapping[str, Source]
+    tiers: Mapping[str, Tier]
+    dead_letters: str
+    failures: str
+
+    @property
+    def topics(self) -> list[str]:
+        """All topics the stage's consumer subscribes to."""
+        return [*self.sources, *self.tiers]
+
+    def declared(self, topic: str, original: str) -> Topic[Any]:
+        """Tell what a record is: by its topic, or on a tier by the topic it first stood on."""
+        source = self.sources.get(topic) or self.sources.get(original)
+        return source.declared if source else next(iter(self.sources.values())).declared
+
+    def retry_topic(self, tier: Tier) -> str:
+        """Name the topic of one of the stage's tiers."""
+        return names.retry_topic(self.prefix, self.stage.name, tier)
+
+    def output_topic(self, lane: Lane | None) -> str:
+        """Name the topic that outputs of a job in `lane` go to."""
+        if self.stage.output is None:
+            raise LookupError(f"stage {self.stage.name} has no output topic, but its handler returned a payload")
+        return names.topic(
+            self.prefix, self.stage.output.noun, (lane or "standard") if self.stage.output.laned else None
+        )
+
+
+def plan(stage: Stage, prefix: str) -> Plan:
+    """Bind `stage` to the topics of `prefix`."""
+    return Plan(
+        stage=stage,
+        prefix=prefix,
+        group=names.group(prefix, stage.name),
+        sources={source.topic: source for source in _sources(stage, prefix)},
+        tiers={names.retry_topic(prefix, stage.name, tier): tier for tier in TIERS},
+        dead_letters=names.dead_letter_topic(prefix, stage.name),
+        failures=names.topic(prefix, "failures"),
+    )
+
+
+def _sources(stage: Stage, prefix: str) -> Iterator[Source]:
+    for declared in stage.sources:
+        lanes: tuple[Lane | None, ...] = LANES if declared.laned else (None,)
+        for lane in lanes:
+            yield Source(names.topic(prefix, declared.noun, lane), declared, WEIGHTS[lane])

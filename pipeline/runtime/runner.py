@@ -1,0 +1,204 @@
+"""The runner: one stage, from its topics to its topics, until it is told to stop or halts itself.
+
+One owner of the consumer (`_consume`), many workers, one ledger (this class). Workers are long-lived tasks that pull
+from the dispatch; nothing is created per record but its item.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pipeline.core.errors import Halt, Reject
+from pipeline.core.ports import Clock, Codec, Consumer, Producer
+from pipeline.core.retry import describe
+from pipeline.core.stage import Handler
+from pipeline.runtime.assignment import Assignment
+from pipeline.runtime.attempt import Attempt
+from pipeline.runtime.dispatch import Dispatch
+from pipeline.runtime.intake import Intake
+from pipeline.runtime.observe import Observer
+from pipeline.runtime.plan import Plan
+from pipeline.runtime.settle import Settler, refusal
+from pipeline.runtime.work import Item
+from pipeline.runtime.workers import Workers
+
+COMMIT_SECONDS = 0.1
+FETCH_SECONDS = 0.1
+FETCH_RECORDS = 500
+
+State = Literal["starting", "running", "draining", "stopped", "halted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """What a runner works with. `drain_seconds` bounds the finish after a stop; `version` is the software's."""
+
+    consumer: Consumer
+    producer: Producer
+    codec: Codec
+    clock: Clock
+    observer: Observer = field(default_factory=Observer)
+    version: str = "0"
+    drain_seconds: float = 30.0
+
+
+class Runner:
+    """Runs one stage. `run` returns after `stop` and a drain; it raises Halt where the stage stopped itself."""
+
+    def __init__(self, plan: Plan, handler: Handler[Any, Any], kit: Kit) -> None:
+        """Tie a plan, a handler and a kit together; nothing runs yet."""
+        self.plan = plan
+        self.state: State = "starting"
+        self._kit = kit
+        self._assignment = Assignment(plan, kit.consumer, self._dropped)
+        self._dispatch = Dispatch(list(self._assignment.feeds.values()))
+        attempt = Attempt(plan, handler, kit.codec, kit.clock)
+        settler = Settler(plan, kit.producer, kit.codec, kit.clock, ledger=self, version=kit.version)
+        self._intake = Intake(self._assignment, self._dispatch, settler, attempt, kit.clock)
+        self._workers = Workers(attempt, settler, self._intake, self._dispatch, kit.observer, self._stop_for)
+        self._stop = asyncio.Event()
+        self._halt: Halt | None = None
+        self._next_commit = 0.0
+
+    # -------------------------------------------------------------- life
+
+    async def run(self) -> None:
+        """Run until stopped. Raises Halt when going on would do harm; all that was settled is committed then too."""
+        try:
+            self._kit.consumer.subscribe(self.plan.topics, self._assignment)
+            self._change("running")
+            while not self._stop.is_set():
+                await self._turn()
+        except Halt as halt:
+            self._stop_for(halt)
+        finally:
+            await self._drain()
+        if self._halt is not None:
+            raise self._halt
+
+    def stop(self) -> None:
+        """Ask for a drain. Returns at once."""
+        self._stop.set()
+
+    @property
+    def reason(self) -> str:
+        """Why the stage halted; empty otherwise."""
+        return self._halt.reason if self._halt else ""
+
+    def ready(self) -> bool:
+        """Whether the stage does its work: connected, and neither draining nor halted."""
+        return self.state == "running" and self._kit.consumer.connected()
+
+    async def _turn(self) -> None:
+        records = await self._kit.consumer.fetch(FETCH_RECORDS, FETCH_SECONDS)
+        for record in records:
+            item = self._intake.book(record)
+            if item is not None:
+                self._intake.admit(item)
+        self._count(len(records))
+        for feed in self._assignment.feeds.values():
+            self._assignment.balance(feed)
+        self._commit()
+        # A backlog makes every fetch return at once: the workers need their turn all the same.
+        await asyncio.sleep(0)
+
+    async def _drain(self) -> None:
+        self._change("draining")
+        self._intake.close()
+        self._dispatch.close()
+        clock = asyncio.get_running_loop().time
+        end = clock() + self._kit.drain_seconds
+        while (self._workers.busy or self._assignment.owing) and clock() < end and await self._beat():
+            pass
+        if self._workers.busy:
+            self._kit.observer.abandoned(self.plan, [item.record.position for item in self._workers.running])
+        await self._workers.close()
+        if self._assignment.owing:
+            await self._kit.producer.flush(max(1.0, end - clock()))
+        await self._kit.consumer.close(self._assignment.last(list(self._assignment.parts.values())))
+        self._change("halted" if self._halt else "stopped")
+
+    async def _beat(self) -> bool:
+        """Stay a member while the last handlers finish: paused, polled, committing. False where that is over."""
+        for part in self._assignment.parts.values():
+            self._assignment.pause(part, "draining")
+        try:
+            records = await self._kit.consumer.fetch(FETCH_RECORDS, FETCH_SECONDS)
+        except Halt as halt:
+            self._stop_for(halt)
+            return False
+        for record in records:
+            # Prefetched before the pause took hold: booked and never handled, so the frontier stays below it.
+            self._intake.book(record)
+        self._commit()
+        await asyncio.sleep(0)
+        return True
+
+    def _change(self, state: State) -> None:
+        self.state = state
+        self._kit.observer.changed(self.plan, state, self.reason)
+
+    # -------------------------------------------------------------- the ledger
+
+    def settled(self, item: Item) -> None:
+        """Book an item's end. A part that has gone takes no bookings: its record is somebody else's now."""
+        self._kit.observer.settled(self.plan, item.end)
+        part = item.part
+        if not part.alive:
+            return
+        part.frontier.settle(item)
+        item.leave()
+
+    def undeliverable(self, item: Item, error: Exception) -> None:
+        """Bring an item whose end was refused to another end, or stop the stage where none is left."""
+        verdict = refusal(item, error)
+        if isinstance(verdict, Reject):
+            self._workers.conclude_later(item, verdict)
+        else:
+            where = str(item.record.position)
+            self._stop_for(Halt(f"the broker refuses what record {where} leads to ({item.end}): {describe(error)}"))
+
+    def untold(self, item: Item, error: Exception) -> None:
+        """Report a dead letter of which its owner will not hear."""
+        self._kit.observer.untold(self.plan, item.record.position, error)
+
+    def _dropped(self, item: Item) -> None:
+        self._intake.forget(item)
+        self._workers.forget(item)
+        item.leave()
+
+    def _commit(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now < self._next_commit:
+            return
+        self._next_commit = now + COMMIT_SECONDS
+        offsets = self._assignment.frontiers()
+        if offsets:
+            self._kit.consumer.commit(offsets)
+            self._kit.observer.committed(self.plan)
+
+    def _stop_for(self, halt: Halt) -> None:
+        if self._halt is None:
+            self._halt = halt
+            self._stop.set()
+            # At once: the next record of a halted one's key must not be handled before it.
+            self._dispatch.close()
+
+    def _count(self, taken: int) -> None:
+        if taken:
+            self._kit.observer.taken(self.plan, taken)
+        self._kit.observer.gauges(
+            self.plan,
+            open=sum(feed.window.open for feed in self._assignment.feeds.values()),
+            waiting=self._workers.waiting + self._intake.resting,
+            partitions=len(self._assignment.parts),
+            paused=sum(bool(part.pauses) for part in self._assignment.parts.values()),
+        )
+
+    def status(self) -> tuple[str, bool, str]:
+        """Say how the stage is, for `/readyz`: its name, whether it does its work, its state in words."""
+        if self.state == "running" and not self._kit.consumer.connected():
+            return self.plan.stage.name, False, "waiting for the broker"
+        return self.plan.stage.name, self.ready(), f"halted: {self.reason}" if self._halt else self.state

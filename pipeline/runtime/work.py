@@ -1,0 +1,95 @@
+"""What a stage has in hand: feeds, assigned partitions, and items. Mutable, and touched only on the event loop."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from pipeline.core.headers import Tries
+from pipeline.core.record import Partition, Record
+from pipeline.core.retry import Tier
+from pipeline.runtime.keys import KeyQueues
+from pipeline.runtime.offsets import Frontier, Taken
+from pipeline.runtime.window import Window, WindowLimits
+
+
+class Feed:
+    """A source topic, or all retry tiers together: one window, one queue of records ready to be handled."""
+
+    __slots__ = ("credit", "name", "ready", "weight", "window")
+
+    def __init__(self, name: str, weight: int, limits: WindowLimits) -> None:
+        """Begin empty."""
+        self.name = name
+        self.weight = weight
+        self.credit = 0
+        self.window = Window(limits)
+        self.ready: deque[Item] = deque()
+
+
+class Part:
+    """One assignment of one partition: a new one each time it arrives, so a stale completion finds `alive` False.
+
+    That is the assignment epoch: the broker does not fence commits by partition owner, so this object does.
+    """
+
+    __slots__ = ("alive", "committed", "feed", "frontier", "held", "jammed", "keys", "name", "pauses", "tier")
+
+    def __init__(self, name: Partition, feed: Feed, tier: Tier | None) -> None:
+        """Begin with nothing taken."""
+        self.name = name
+        self.feed = feed
+        self.tier = tier
+        self.alive = True
+        self.frontier = Frontier()
+        self.keys: KeyQueues[Item] = KeyQueues()
+        self.held: deque[Item] = deque()
+        self.jammed: set[bytes | None] = set()
+        self.pauses: set[str] = set()
+        self.committed: int | None = None
+
+    def unsettled(self) -> Iterator[Item]:
+        """Go through the items still owed."""
+        return (taken for taken in self.frontier.unsettled() if isinstance(taken, Item))
+
+
+class Item(Taken):
+    """One taken record on its way to its one end. `tries` runs ahead of the record while it waits in place.
+
+    `keyed` holds while it is in its key's queue: from there until its turn is over. `counted` holds while it takes room
+    in its feed's window. `due` is when it leaves its tier, in seconds since the epoch.
+    """
+
+    __slots__ = ("counted", "due", "end", "keyed", "owed", "part", "record", "tries")
+
+    def __init__(self, record: Record, part: Part) -> None:
+        """Begin unsettled, with nothing owed to the broker yet."""
+        super().__init__(record.offset)
+        self.record = record
+        self.part = part
+        self.tries: Tries | None = None
+        self.owed = 0
+        self.end = ""
+        self.keyed = False
+        self.counted = False
+        self.due = 0.0
+
+    def enter(self) -> None:
+        """Take room in the window."""
+        self.counted = True
+        window = self.part.feed.window
+        window.open += 1
+        window.bytes += self.size
+
+    def leave(self) -> None:
+        """Give the room back, if it took any; doing it twice changes nothing."""
+        if self.counted:
+            self.counted = False
+            window = self.part.feed.window
+            window.open -= 1
+            window.bytes -= self.size
+
+    @property
+    def size(self) -> int:
+        """What the record weighs in the window, in bytes."""
+        return len(self.record.value or b"") + len(self.record.key or b"")

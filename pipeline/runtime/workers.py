@@ -1,0 +1,172 @@
+"""Workers: long-lived tasks that pull items, try them, and bring them to the end their outcome leads to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from pipeline.core.errors import Defer, Halt, Outcome, Reject
+from pipeline.core.event import Event
+from pipeline.core.job import Job
+from pipeline.core.payloads import Payload
+from pipeline.core.retry import DeadLetter, FailJob, StopStage, Wait, decide, describe, tier_for
+from pipeline.runtime.attempt import Attempt, contained
+from pipeline.runtime.dispatch import Dispatch
+from pipeline.runtime.intake import Intake
+from pipeline.runtime.observe import Observer
+from pipeline.runtime.settle import Settler
+from pipeline.runtime.waiting import WaitingRoom
+from pipeline.runtime.work import Item
+
+SHORTEST_WAIT = 0.1
+"""The least time before another try, in seconds: a wait that is over already would spin the record."""
+CANCEL_SECONDS = 1.0
+CANCEL_ROUNDS = 3
+
+
+class Workers:
+    """A pool as large as the stage's concurrency, grown as work arrives. `halt` is told when the stage must stop."""
+
+    def __init__(
+        self,
+        attempt: Attempt,
+        settler: Settler,
+        intake: Intake,
+        dispatch: Dispatch,
+        observer: Observer,
+        halt: Callable[[Halt], None],
+    ) -> None:
+        """Tie the parts together; no worker exists yet."""
+        self.running: set[Item] = set()
+        self._plan = attempt.plan
+        self._attempt = attempt
+        self._settler = settler
+        self._intake = intake
+        self._dispatch = dispatch
+        self._clock = attempt.clock
+        self._observer = observer
+        self._halt = halt
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: WaitingRoom[Item] = WaitingRoom(attempt.clock)
+        self._hired = 0
+        self._closed = False
+        dispatch.starved = self._hire
+
+    def conclude_later(self, item: Item, error: Exception) -> None:
+        """Bring an item to another end, after the broker has refused the one it had."""
+        if self._closed:
+            return
+        self.running.add(item)
+        self._start(self._again(item, error))
+
+    def forget(self, item: Item) -> None:
+        """Drop an item whose partition has gone; a try that runs goes on, and its result will be stale."""
+        self._waiting.forget(item)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a try or a settlement runs."""
+        return bool(self.running)
+
+    @property
+    def waiting(self) -> int:
+        """How many deferred records wait in place."""
+        return len(self._waiting)
+
+    async def close(self) -> None:
+        """Cancel what still runs; it stays unsettled. A handler that swallows a few cancellations is left alone."""
+        self._closed = True
+        self._waiting.clear()
+        for _ in range(CANCEL_ROUNDS):
+            if self._tasks:
+                for task in self._tasks:
+                    task.cancel()
+                await asyncio.wait(self._tasks, timeout=CANCEL_SECONDS)
+
+    # -------------------------------------------------------------- one item
+
+    async def _work(self) -> None:
+        while not self._closed:
+            item = await self._dispatch.take()
+            self.running.add(item)
+            try:
+                await self._try(item)
+            finally:
+                self.running.discard(item)
+
+    async def _try(self, item: Item) -> None:
+        event: Event[Payload] | None = None
+        try:
+            with contained():
+                event = await self._attempt.decode(item)
+                with self._observer.trying(self._plan, event):
+                    payloads = await self._attempt.handle(event)
+                if item.part.alive:
+                    await self._settler.outputs(item, event, payloads)
+        except Exception as error:
+            if item.part.alive:
+                event = event or self._attempt.bare(item)
+                await self._conclude(item, event, error, event.job if self._plan.stage.enforce_deadline else None)
+        if item not in self._waiting:
+            self._intake.release(item)
+
+    async def _again(self, item: Item, error: Exception) -> None:
+        try:
+            if item.part.alive:
+                await self._conclude(item, await self._known(item), error, None)
+        finally:
+            self.running.discard(item)
+
+    async def _known(self, item: Item) -> Event[Payload]:
+        try:
+            return await self._attempt.decode(item)
+        except Outcome:
+            return self._attempt.bare(item)
+
+    async def _conclude(self, item: Item, event: Event[Payload], error: Exception, job: Job | None) -> None:
+        """Bring an item to the end that `error` leads to. `job` is given where its deadline may end a wait."""
+        decision = decide(error, event.tries, self._plan.stage.retry, self._clock(), job)
+        self._observer.concluded(self._plan, event, decision, error)
+        try:
+            match decision:
+                case StopStage(reason):
+                    self._halt(Halt(reason))
+                case FailJob():
+                    await self._settler.failure(item, event, decision)
+                case DeadLetter():
+                    await self._settler.dead_letter(item, event, decision, error)
+                case _:
+                    self._wait(item, event, decision)
+        except Defer as away:
+            # The failure event cannot be encoded now. No deadline ends this wait: that would take an event as well.
+            await self._conclude(item, event, away, None)
+        except Outcome as unfit:
+            await self._conclude(item, event, Reject(unfit.reason, code=unfit.code), None)
+
+    def _wait(self, item: Item, event: Event[Payload], decision: Wait) -> None:
+        now = self._clock()
+        short = tier_for(decision.not_before - now) is None
+        if (decision.in_place or short) and len(self._waiting) < item.part.feed.window.limits.in_place_share:
+            item.tries = decision.tries
+            self._waiting.wait(item, max(decision.not_before, now + SHORTEST_WAIT), self._dispatch.push)
+        else:
+            self._settler.retry(item, event, decision)
+
+    # -------------------------------------------------------------- tasks
+
+    def _hire(self) -> None:
+        if self._hired < self._plan.stage.concurrency:
+            self._hired += 1
+            self._start(self._work())
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is not None and not self._closed:
+            self._halt(Halt(f"a worker of {self._plan.stage.name} died of a bug: {describe(error)}"))

@@ -1,0 +1,1 @@
+"""What the pipeline does, a file for each stage."""

@@ -1,0 +1,66 @@
+"""THE REGISTRY: every topic and every stage, on one screen. A stage on the wrong topic is a type error on its line."""
+
+from __future__ import annotations
+
+from pipeline.broker.admin import TopicSpec
+from pipeline.core import names
+from pipeline.core import payloads as p
+from pipeline.core.job import LANES
+from pipeline.core.limits import MAX_COPY_BYTES, MAX_MESSAGE_BYTES
+from pipeline.core.retry import TIERS, RetryPolicy
+from pipeline.core.stage import Topic, joined, sink, stage
+from pipeline.stages.index import Index
+from pipeline.stages.infer import Infer
+from pipeline.stages.notify import Notify
+from pipeline.stages.postprocess import Postprocess
+from pipeline.stages.preprocess import Preprocess
+from pipeline.stages.retrieve import Retrieve
+
+REQUESTS = Topic("requests", p.Request, open_topic=True)
+PROMPTS = Topic("prompts", p.Prompt)
+CONTEXTS = Topic("contexts", p.RetrievedContext, laned=True)
+COMPLETIONS = Topic("completions", p.Completion)
+RESULTS = Topic("results", p.Result)
+FAILURES = Topic("failures", p.Failure)
+DELIVERIES = Topic("deliveries", p.Delivery)
+DOCUMENTS = Topic("documents", p.Document, open_topic=True)
+
+TOPICS = (REQUESTS, PROMPTS, CONTEXTS, COMPLETIONS, RESULTS, FAILURES, DELIVERIES, DOCUMENTS)
+
+STAGES = (
+    stage("preprocess", REQUESTS, PROMPTS, Preprocess, repartition=True, enforce_deadline=True),
+    stage("retrieve", PROMPTS, CONTEXTS, Retrieve, concurrency=32, enforce_deadline=True),
+    stage("infer", CONTEXTS, COMPLETIONS, Infer, concurrency=64, timeout=600, enforce_deadline=True),
+    stage("postprocess", COMPLETIONS, RESULTS, Postprocess),
+    joined("notify", (RESULTS, FAILURES), DELIVERIES, Notify, retry=RetryPolicy((10, 60, 600, 600))),
+    sink("index", DOCUMENTS, Index, concurrency=16, repartition=True),
+)
+
+DAY_MS = 86_400_000
+WORK_DAYS, DEAD_DAYS = 7, 30
+"""How long work and retry topics, and dead letters, are kept; `topics check` holds them against the deadlines."""
+
+
+def topic_specs(prefix: str, partitions: int) -> list[TopicSpec]:
+    """Say what every topic of the pipeline must be like. From `prompts` on, all share one partition count."""
+    work = {"cleanup.policy": "delete", "message.timestamp.type": "CreateTime", "retention.ms": str(WORK_DAYS * DAY_MS)}
+    copy = work | {"max.message.bytes": str(MAX_COPY_BYTES)}
+    dead = copy | {"retention.ms": str(DEAD_DAYS * DAY_MS)}
+    specs = []
+    for declared in TOPICS:
+        for lane in LANES if declared.laned else (None,):
+            name = names.topic(prefix, declared.noun, lane)
+            specs.append(TopicSpec(name, partitions, work | {"max.message.bytes": str(MAX_MESSAGE_BYTES)}))
+    for one in STAGES:
+        specs += [TopicSpec(names.retry_topic(prefix, one.name, tier), partitions, copy) for tier in TIERS]
+        specs.append(TopicSpec(names.dead_letter_topic(prefix, one.name), partitions, dead))
+    return specs
+
+
+def chain(prefix: str) -> list[str]:
+    """Name the topics that must have one partition count: all but what repartitioning stages read and copy to."""
+    free = {source.noun for one in STAGES if one.repartition for source in one.sources}
+    loose = {f"{prefix}.{one.name}." for one in STAGES if one.repartition}
+    loose_topics = {names.topic(prefix, noun) for noun in free}
+    every = [spec.name for spec in topic_specs(prefix, 1)]
+    return [name for name in every if name not in loose_topics and not name.startswith(tuple(loose))]

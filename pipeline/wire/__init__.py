@@ -1,0 +1,1 @@
+"""Bytes to events and back: Avro, schema registries, bounded decoding. Knows no Kafka."""

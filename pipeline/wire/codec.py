@@ -1,0 +1,176 @@
+"""Bytes to payloads and back, in both framings that Avro records on Kafka come in.
+
+Single-object encoding (Avro 1.12 specification): C3 01, the schema's CRC-64-AVRO fingerprint in 8 bytes little-endian,
+the record. Confluent's wire format: 00, the schema's id in a registry in 4 bytes big-endian, the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol, TypeVar
+
+from pydantic import ValidationError
+
+from pipeline.core.errors import Reject
+from pipeline.core.payloads import Payload
+from pipeline.wire.avro import AvroSchema, Malformed, TooLarge, check_size, explain, parse, read, write
+from pipeline.wire.bounds import SchemaError
+from pipeline.wire.schemas import Schemas, Version
+
+P = TypeVar("P", bound=Payload)
+
+SINGLE_OBJECT = b"\xc3\x01"
+CONFLUENT = b"\x00"
+_SINGLE_OBJECT_HEAD = 10
+_CONFLUENT_HEAD = 5
+_MAX_SCHEMA_ID = 2**31 - 1
+
+
+class SchemaRegistry(Protocol):
+    """Where schemas have ids that records name."""
+
+    async def schema(self, schema_id: int) -> str:
+        """The JSON of the schema with this id. Raises Reject for an unknown one, Defer where the registry is away."""
+        ...
+
+    async def id_of(self, noun: str, schema: str) -> int:
+        """The id of `schema` among those of `noun`. Raises Defer where it is not registered, or the registry away."""
+        ...
+
+
+class AvroCodec:
+    """The Codec of `core.ports`. Reads both framings; writes Confluent's with a registry, else single-object encoding.
+
+    Every schema is looked up and parsed once: with a warm cache nothing here waits.
+    """
+
+    def __init__(self, schemas: Schemas, registry: SchemaRegistry | None = None) -> None:
+        """Use `schemas` to write with and to read as; a registry tells what the ids in records mean."""
+        self._schemas = schemas
+        self._registry = registry
+        self._heads: dict[str, bytes] = {}
+        self._registered: dict[int, AvroSchema | str] = {}
+
+    async def prepare(self, nouns: Iterable[str]) -> None:
+        """Look up what `nouns` are written with, so that no write of these depends on the registry from here on.
+
+        For start-up: a paid answer must not meet a registry that is away. Raises Defer where it is, or where it lacks
+        a schema, and ConfigurationError for a noun without a schema.
+        """
+        for noun in nouns:
+            await self._head(self._schemas.newest(noun))
+
+    async def decode(self, noun: str, payload: type[P], value: bytes) -> P:
+        """Decode `value` as a record of `noun`. Raises Reject (with a reason for people) or Defer (registry down)."""
+        newest = self._schemas.newest(noun).schema
+        if value[:2] == SINGLE_OBJECT:
+            writer, start = self._by_fingerprint(noun, value), _SINGLE_OBJECT_HEAD
+        elif value[:1] == CONFLUENT:
+            writer, start = await self._by_id(noun, value), _CONFLUENT_HEAD
+        else:
+            raise _undecodable(noun, _unframed(value))
+        if writer.name != newest.name:
+            raise self._foreign(noun, writer.name)
+        try:
+            check_size(value)
+            record = read(value, start, writer, newest)
+        except Exception as error:
+            code = "too_large" if isinstance(error, TooLarge) else "undecodable"
+            raise _undecodable(noun, explain(error), code) from error
+        try:
+            return payload.model_validate(record)
+        except Exception as error:
+            # Not chained: pydantic's own text shows the values, and tracebacks go to the logs.
+            raise _undecodable(noun, _unfit(error), "invalid_payload") from None
+
+    async def encode(self, noun: str, payload: Payload) -> bytes:
+        """Encode with the newest schema of `noun`. Raises Reject (does not fit the schema) or Defer."""
+        newest = self._schemas.newest(noun)
+        head = self._heads.get(noun) or await self._head(newest)
+        try:
+            return write(head, newest.schema, payload.model_dump(warnings=False))
+        except Exception as error:
+            code = "too_large" if isinstance(error, TooLarge) else "unencodable"
+            why = str(error) if isinstance(error, Malformed) else _misfit(newest, payload, error)
+            raise Reject(f"cannot encode a {type(payload).__name__} as {noun}: {why}", code=code) from None
+
+    async def _head(self, version: Version) -> bytes:
+        head = SINGLE_OBJECT + version.schema.fingerprint
+        if self._registry is not None:
+            schema_id = await self._registry.id_of(version.noun, version.schema.text)
+            head = CONFLUENT + schema_id.to_bytes(4, "big")
+        self._heads[version.noun] = head
+        return head
+
+    def _by_fingerprint(self, noun: str, value: bytes) -> AvroSchema:
+        fingerprint = value[2:_SINGLE_OBJECT_HEAD]
+        version = self._schemas.by_fingerprint(fingerprint)
+        if version is None and len(value) < _SINGLE_OBJECT_HEAD:
+            raise _undecodable(noun, "it ends within its single-object frame (C3 01 and 8 bytes of fingerprint)")
+        if version is None:
+            number = fingerprint[::-1].hex()
+            why = f"no schema here has its fingerprint {number}: its sender uses a version that this service lacks"
+            raise _undecodable(noun, why, "unknown_schema")
+        return version.schema
+
+    async def _by_id(self, noun: str, value: bytes) -> AvroSchema:
+        if len(value) < _CONFLUENT_HEAD:
+            raise _undecodable(noun, "it ends within its schema registry frame (00 and 4 bytes of schema id)")
+        schema_id = int.from_bytes(value[1:_CONFLUENT_HEAD], "big")
+        if schema_id > _MAX_SCHEMA_ID:
+            # A registry would call the question wrong, not the id unknown, and the record would wait for ever.
+            raise _undecodable(noun, f"no registry has a schema of id {schema_id}", "unknown_schema")
+        schema = self._registered.get(schema_id) or await self._fetch(noun, schema_id)
+        if isinstance(schema, str):
+            raise _undecodable(noun, f"its schema, id {schema_id} of the registry, {schema}", "unknown_schema")
+        return schema
+
+    async def _fetch(self, noun: str, schema_id: int) -> AvroSchema | str:
+        """Ask the registry, and remember the answer for ever: an id never changes its schema, be it good or bad."""
+        if self._registry is None:
+            why = f"it names id {schema_id} of a schema registry and none is configured: set SCHEMA_REGISTRY_URL"
+            raise _undecodable(noun, why, "unknown_schema")
+        text = await self._registry.schema(schema_id)
+        try:
+            schema: AvroSchema | str = parse(text)
+        except SchemaError as error:
+            schema = str(error)
+        return self._registered.setdefault(schema_id, schema)
+
+    def _foreign(self, noun: str, name: str) -> Reject:
+        owner = self._schemas.noun_of(name)
+        whose = f"a record of {owner} ({name})" if owner else f"a record named {name}, which no topic here carries"
+        return _undecodable(noun, f"it is {whose}", "wrong_schema")
+
+
+def _undecodable(noun: str, why: str, code: str = "undecodable") -> Reject:
+    return Reject(f"cannot decode the value as {noun}: {why}", code=code)
+
+
+def _unframed(value: bytes) -> str:
+    if len(value) < 2:
+        return f"it has {len(value)} bytes, too few for any frame"
+    return (
+        f"it begins with {value[:2].hex(' ').upper()}, and an Avro record with C3 01 (single-object encoding) "
+        "or 00 (schema registry): its sender wrote no frame, or no Avro"
+    )
+
+
+def _unfit(error: Exception) -> str:
+    """Say which field of a payload is wrong, without its value."""
+    if not isinstance(error, ValidationError):
+        return f"checking it raised {type(error).__name__}"
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    field = ".".join(map(str, first["loc"]))[:100]
+    return f"its field {field} is not valid: {first['msg'][:200]}"
+
+
+def _misfit(version: Version, payload: Payload, error: Exception) -> str:
+    """Say why a payload does not fit its schema, without its values."""
+    wanted = {field["name"] for field in version.schema.writing["fields"]}
+    had = set(type(payload).model_fields)
+    if wanted != had:
+        return f"its fields are not those of {version.path.name}: {', '.join(sorted(wanted ^ had))}"
+    if isinstance(error, UnicodeEncodeError):
+        return "a text in it is no valid Unicode (half of a surrogate pair)"
+    return f"a value in it does not fit its field ({type(error).__name__})"

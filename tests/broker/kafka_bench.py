@@ -1,0 +1,149 @@
+"""The contract's bench on a real cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from uuid import uuid4
+
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, though its stubs do not say so
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
+
+from pipeline.broker.admin import Admin
+from pipeline.broker.config import GroupProtocol, KafkaConfig
+from pipeline.broker.kafka import KafkaConsumer, KafkaProducer
+from pipeline.core.record import Partition
+from tests.contracts.broker_bench import PATIENCE, Bench
+
+_QUICK = {"topic.metadata.refresh.interval.ms": "500", "topic.metadata.propagation.max.ms": "1000"}
+
+# The shortest session that a broker grants a classic member, unless it is told otherwise.
+_SESSION_MS = 6000
+
+_MEMBER = """
+import sys
+from confluent_kafka import Consumer
+from tests.broker.kafka_bench import plain
+servers, group, topic, protocol = sys.argv[1:]
+consumer = Consumer(plain(servers, group, protocol))
+consumer.subscribe([topic])
+while not consumer.assignment():
+    consumer.poll(0.1)
+print("ready", flush=True)
+while True:
+    consumer.poll(0.1)
+"""
+
+
+def plain(servers: str, group: str, protocol: str) -> dict[str, str | int | float | bool]:
+    """The properties of a bare member that commits nothing."""
+    own: dict[str, str | int | float | bool] = {
+        "bootstrap.servers": servers,
+        "group.id": group,
+        "group.protocol": protocol,
+        "enable.auto.commit": False,
+        "auto.offset.reset": "earliest",
+    }
+    if protocol == "classic":
+        own |= {"partition.assignment.strategy": "cooperative-sticky", "session.timeout.ms": _SESSION_MS}
+    return own
+
+
+class KafkaDoomed:
+    """A member in a process of its own."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        """Watch a process."""
+        self._process = process
+
+    async def kill(self) -> None:
+        """Kill it, if it lives."""
+        if self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+
+
+class KafkaBench:
+    """Topics and groups with new names on a broker that others use too."""
+
+    def __init__(self, config: KafkaConfig, stack: AsyncExitStack) -> None:
+        """Open clients in `stack`."""
+        self.cluster = Admin(config)
+        self.config = config
+        self._stack = stack
+
+    def name(self) -> str:
+        """A name nobody has used."""
+        return f"contract.{uuid4().hex[:12]}"
+
+    def producer(self) -> KafkaProducer:
+        """A producer, closed with the bench."""
+        producer = KafkaProducer(self.config)
+        self._stack.push_async_callback(producer.close)
+        return producer
+
+    def consumer(self, group: str, *, impatient: bool = False) -> KafkaConsumer:
+        """A consumer, closed with the bench."""
+        consumer = KafkaConsumer(self._impatient() if impatient else self.config, group)
+        self._stack.push_async_callback(consumer.close, {})
+        return consumer
+
+    @asynccontextmanager
+    async def doomed(self, group: str, topic: str) -> AsyncIterator[KafkaDoomed]:
+        """A member that owns the topic, in a process that can be killed."""
+        await self._short_session(group)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            _MEMBER,
+            self.config.servers,
+            group,
+            topic,
+            self.config.group_protocol,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        member = KafkaDoomed(process)
+        try:
+            assert process.stdout is not None
+            assert await asyncio.wait_for(process.stdout.readline(), 30) == b"ready\n"
+            yield member
+        finally:
+            await member.kill()
+
+    async def trim(self, partition: Partition, below: int) -> None:
+        """Delete the records below an offset."""
+        admin = AdminClient({"bootstrap.servers": self.config.servers})
+        for future in admin.delete_records([TopicPartition(*partition, below)]).values():
+            await asyncio.wrap_future(future)
+
+    async def missed(self) -> None:
+        """The fetches that follow wait long enough."""
+
+    def _impatient(self) -> KafkaConfig:
+        own = {"max.poll.interval.ms": str(int(PATIENCE * 1000))}
+        if self.config.group_protocol == "classic":
+            own = {"max.poll.interval.ms": str(_SESSION_MS), "session.timeout.ms": str(_SESSION_MS)}
+        return KafkaConfig({**self.config.overrides, **own}, self.config.group_protocol)
+
+    async def _short_session(self, group: str) -> None:
+        entry = ConfigEntry("consumer.session.timeout.ms", "3000", incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ResourceType.GROUP, group, incremental_configs=[entry])
+        admin = AdminClient({"bootstrap.servers": self.config.servers})
+        for future in admin.incremental_alter_configs([resource]).values():
+            await asyncio.wrap_future(future)
+
+
+@asynccontextmanager
+async def kafka_bench(servers: str, protocol: GroupProtocol) -> AsyncIterator[Bench]:
+    """Open a bench on a running broker."""
+    async with AsyncExitStack() as stack:
+        config = KafkaConfig({"bootstrap.servers": servers, **_QUICK}, protocol)
+        yield KafkaBench(config, stack)

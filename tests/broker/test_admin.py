@@ -1,0 +1,79 @@
+"""The admin client: what the contract does not show."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+from confluent_kafka import Producer
+
+from pipeline.broker.admin import Admin, TopicSpec, open_admin
+from pipeline.broker.config import KafkaConfig
+from pipeline.core.errors import ConfigurationError
+from pipeline.devkit.kafka import Broker
+
+pytestmark = pytest.mark.local
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """An address at which nobody listens, for as long as the test lasts."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{held.getsockname()[1]}"
+
+
+@pytest.fixture(scope="module")
+def test_broker() -> Iterator[str]:
+    """The address of librdkafka's own test broker."""
+    owner = Producer({"test.mock.num.brokers": 1})
+    metadata = owner.list_topics(timeout=10)
+    yield ",".join(f"{one.host}:{one.port}" for one in metadata.brokers.values())
+    owner.flush(0)
+
+
+async def test_broker_that_does_not_come(nobody: str) -> None:
+    """Waiting says what for and why, and ends with one sentence that names the address and both variables."""
+    said: list[str] = []
+    async with open_admin(KafkaConfig({"bootstrap.servers": nobody})) as admin:
+        with pytest.raises(ConfigurationError) as ended:
+            await admin.wait_for_broker(1.5, said.append)
+    assert said
+    assert said[0].startswith(f"waiting for Kafka at {nobody}, ")
+    for part in (nobody, "within 1.5 s", "Connection refused", "KAFKA_BOOTSTRAP_SERVERS", "PIPELINE_STARTUP_SECONDS"):
+        assert part in str(ended.value)
+
+
+async def test_refused_configuration() -> None:
+    """A property that librdkafka does not know is an error that names its variable."""
+    with pytest.raises(ConfigurationError, match="KAFKA_NO_SUCH_THING cannot be used"):
+        Admin(KafkaConfig({"bootstrap.servers": "127.0.0.1:1", "no.such.thing": "1"}))
+
+
+async def test_topics_of_the_test_broker(test_broker: str) -> None:
+    """librdkafka's test broker cannot create topics on request, so they are called into being; nobody has to know."""
+    async with open_admin(KafkaConfig({"bootstrap.servers": test_broker})) as admin:
+        await admin.wait_for_broker(10, print)
+        assert await admin.create_topics([TopicSpec("made", 4)]) == {"made": "created"}
+        assert await admin.create_topics([TopicSpec("made", 4)]) == {"made": "present"}
+        (state,) = (await admin.describe_topics(["made", "not made"])).values()
+        assert [state.name, state.partitions] == ["made", 4]
+        assert set((await admin.end_offsets(["made"])).values()) == {0}
+        assert await admin.group_protocol() == "classic"
+
+
+@pytest.mark.kafka
+async def test_protocol_of_a_real_broker(kafka: Broker) -> None:
+    """The embedded broker has KIP-848 with a quick heartbeat."""
+    async with open_admin(KafkaConfig({"bootstrap.servers": kafka.bootstrap_servers})) as admin:
+        assert await admin.group_protocol() == "consumer"
+
+
+@pytest.mark.kafka
+async def test_topic_that_cannot_be(kafka: Broker) -> None:
+    """A property that Kafka does not know is an error of configuration that names the topic."""
+    async with open_admin(KafkaConfig({"bootstrap.servers": kafka.bootstrap_servers})) as admin:
+        for spec in (TopicSpec("bad.config", 1, {"retention.ms": "soon"}), TopicSpec("bad.partitions", 0)):
+            with pytest.raises(ConfigurationError, match=f"topic {spec.name} cannot be created"):
+                await admin.create_topics([spec])

@@ -1,0 +1,118 @@
+"""A small Qdrant server for tests: its REST interface over the client library's own in-memory engine.
+
+Requests are read by the library's models, so what the real server would not understand is refused here, too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+from pydantic import BaseModel
+from qdrant_client import AsyncQdrantClient, models
+
+from pipeline.devkit.listen import listening
+from pipeline.devkit.ports import HOST
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass
+class Asked:
+    """One request as it came."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: Any
+
+
+@dataclass
+class Server:
+    """A running server. The next requests get `troubles` as answers: status, headers, body."""
+
+    engine: AsyncQdrantClient
+    url: str = ""
+    asked: list[Asked] = field(default_factory=list)
+    troubles: list[tuple[int, dict[str, str], bytes]] = field(default_factory=list)
+
+    def application(self) -> web.Application:
+        """The routes that the product uses."""
+        app = web.Application(middlewares=[self._note])
+        app.router.add_get("/collections/{name}/exists", self._exists)
+        app.router.add_put("/collections/{name}", self._create)
+        app.router.add_put("/collections/{name}/index", self._index)
+        app.router.add_put("/collections/{name}/points", self._upsert)
+        app.router.add_post("/collections/{name}/points/count", self._count)
+        app.router.add_post("/collections/{name}/points/delete", self._delete)
+        app.router.add_post("/collections/{name}/points/query", self._query)
+        return app
+
+    @web.middleware
+    async def _note(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        raw = await request.read()
+        self.asked.append(Asked(request.method, request.path, dict(request.headers), json.loads(raw or b"null")))
+        if self.troubles:
+            status, headers, body = self.troubles.pop(0)
+            return web.Response(status=status, headers=headers, body=body)
+        return await handler(request)
+
+    async def _exists(self, http: web.Request) -> web.Response:
+        return _ok({"exists": await self.engine.collection_exists(http.match_info["name"])})
+
+    async def _create(self, http: web.Request) -> web.Response:
+        wanted = models.CreateCollection.model_validate_json(await http.read())
+        name = http.match_info["name"]
+        if await self.engine.collection_exists(name):
+            return web.json_response({"status": {"error": "it exists"}}, status=409)
+        done = await self.engine.create_collection(
+            name, vectors_config={}, sparse_vectors_config=wanted.sparse_vectors or {}
+        )
+        return _ok(done)
+
+    async def _index(self, http: web.Request) -> web.Response:
+        models.CreateFieldIndex.model_validate_json(await http.read())
+        return _ok({"operation_id": 0, "status": "completed"})
+
+    async def _upsert(self, http: web.Request) -> web.Response:
+        wanted = models.PointsList.model_validate_json(await http.read())
+        name = http.match_info["name"]
+        return _ok(await self.engine.upsert(name, wanted.points, update_filter=wanted.update_filter))
+
+    async def _count(self, http: web.Request) -> web.Response:
+        wanted = models.CountRequest.model_validate_json(await http.read())
+        return _ok(await self.engine.count(http.match_info["name"], count_filter=wanted.filter, exact=True))
+
+    async def _delete(self, http: web.Request) -> web.Response:
+        selector = models.FilterSelector.model_validate_json(await http.read())
+        return _ok(await self.engine.delete(http.match_info["name"], points_selector=selector))
+
+    async def _query(self, http: web.Request) -> web.Response:
+        wanted = models.QueryRequest.model_validate_json(await http.read())
+        found = await self.engine.query_points(
+            http.match_info["name"],
+            query=wanted.query,
+            using=wanted.using,
+            limit=wanted.limit or 10,
+            query_filter=wanted.filter,
+        )
+        return _ok(found)
+
+
+def _ok(result: BaseModel | object) -> web.Response:
+    plain = result.model_dump(mode="json") if isinstance(result, BaseModel) else result
+    return web.json_response({"result": plain, "status": "ok", "time": 0.0})
+
+
+@asynccontextmanager
+async def qdrant_server() -> AsyncIterator[Server]:
+    """Run a server on the loopback address."""
+    server = Server(AsyncQdrantClient(":memory:"))
+    async with listening(server.application(), 0, "qdrant") as port:
+        server.url = f"http://{HOST}:{port}"
+        yield server
+    await server.engine.close()

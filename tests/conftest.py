@@ -1,0 +1,152 @@
+"""How tests run here: `async def` tests on asyncio, or in virtual time; and no error inside asyncio goes unseen."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import gc
+import inspect
+import io
+import logging
+import os
+import re
+import threading
+from collections.abc import Callable, Coroutine, Generator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from pipeline.devkit.clock import Stuck, VirtualLoop
+
+pytest_plugins = ["tests.kafka_fixture"]
+
+SECONDS = 60.0
+
+AsyncTest = Callable[..., Coroutine[object, object, None]]
+
+settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile("dev", deadline=None)
+settings.register_profile("fast", deadline=None, max_examples=20)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
+
+
+# ------------------------------------------------------------------------------------------------ tiers
+WHOLE_MODULE = re.compile(r"^pytestmark = .*pytest\.mark\.(local|system|kafka)", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """In the in-memory tier, leave out modules that are of another tier as a whole: their imports take seconds."""
+    if "not local" not in config.option.markexpr or collection_path.suffix != ".py":
+        return None
+    return WHOLE_MODULE.search(collection_path.read_text(encoding="utf-8")) is not None or None
+
+
+# ------------------------------------------------------------------------------------------------ async tests
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run an `async def` test in a loop of its own, in virtual time if it is marked so; leave others to pytest."""
+    limit, virtual = _limit(pyfuncitem), pyfuncitem.get_closest_marker("virtual") is not None
+    by_hypothesis = getattr(pyfuncitem.obj, "hypothesis", None)
+    if by_hypothesis is not None and inspect.iscoroutinefunction(by_hypothesis.inner_test):
+        by_hypothesis.inner_test = _in_a_loop(by_hypothesis.inner_test, limit, virtual=virtual)
+        return None
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = inspect.signature(pyfuncitem.obj).parameters
+    _in_a_loop(pyfuncitem.obj, limit, virtual=virtual)(**{name: pyfuncitem.funcargs[name] for name in names})
+    gc.collect(1)  # tasks that died unseen report when they are freed
+    return True
+
+
+def _limit(item: pytest.Function) -> float:
+    marker = item.get_closest_marker("within")
+    return float(marker.args[0]) if marker else SECONDS
+
+
+def _in_a_loop(test: AsyncTest, limit: float, *, virtual: bool) -> Callable[..., None]:
+    """Make a plain function of an async one: a new loop for each call, which ends by `limit` seconds of real time."""
+
+    @functools.wraps(test)
+    def call(*args: object, **kwargs: object) -> None:
+        with asyncio.Runner(loop_factory=VirtualLoop if virtual else None) as runner:
+            try:
+                runner.run(_bounded(test(*args, **kwargs), limit))
+            except Stuck as error:
+                error.add_note(_stacks(runner.get_loop()))
+                raise
+
+    return call
+
+
+async def _bounded(test: Coroutine[object, object, None], limit: float) -> None:
+    """Await the test; cancel and fail it after `limit` real seconds, also where the loop's own time is virtual."""
+    loop, task, stacks = asyncio.get_running_loop(), asyncio.current_task(), list[str]()
+
+    def expire() -> None:
+        stacks.append(_stacks(loop))
+        if task is not None:
+            task.cancel()
+
+    def ring() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed at this very moment
+            loop.call_soon_threadsafe(expire)
+
+    timer = threading.Timer(limit, ring)
+    timer.daemon = True
+    timer.start()
+    try:
+        await test
+    except asyncio.CancelledError:
+        if not stacks:
+            raise
+    finally:
+        timer.cancel()
+    if stacks:
+        pytest.fail(f"not done within {limit:g} s; its tasks were here:\n{stacks[0]}")
+
+
+def _stacks(loop: asyncio.AbstractEventLoop) -> str:
+    text = io.StringIO()
+    for task in asyncio.all_tasks(loop):
+        task.print_stack(file=text)
+    return text.getvalue()
+
+
+# ------------------------------------------------------------------------------------------------ unseen errors
+class _Unseen(logging.Handler):
+    """Collects what asyncio can only log: exceptions that nobody awaited, tasks lost while running."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.errors: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.errors.append(self.format(record))
+
+    def take(self) -> str:
+        text, self.errors = "\n".join(self.errors), []
+        return text
+
+
+_unseen = _Unseen()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    """Fail the test in which asyncio logged an error, even if all its assertions hold."""
+    logging.getLogger("asyncio").addHandler(_unseen)
+    result = yield
+    if errors := _unseen.take():
+        pytest.fail(f"asyncio logged an error that nobody saw:\n{errors}", pytrace=False)
+    return result
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run for errors that came to light after the last test."""
+    gc.collect()
+    if errors := _unseen.take():
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        print(f"\nasyncio logged an error that nobody saw, after the last test:\n{errors}")  # noqa: T201  # no test is left to fail

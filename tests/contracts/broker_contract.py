@@ -1,0 +1,62 @@
+"""What every broker promises: one suite for the broker in memory and for Kafka under both group protocols.
+
+A test module makes a class of `BrokerContract` with a fixture `opened`, which opens a fresh `Bench`.
+"""
+
+from __future__ import annotations
+
+from pipeline.broker.topics import TopicSpec
+from pipeline.core.record import Partition
+from tests.contracts.broker_bench import Opens, Owner, fill, new_topic, take
+from tests.contracts.broker_groups import CommitFacts, GroupFacts
+from tests.contracts.broker_reading import ReadingFacts
+from tests.contracts.broker_writing import WritingFacts
+
+
+class AdminFacts:
+    """What an administrator sees."""
+
+    async def test_create_is_idempotent(self, opened: Opens) -> None:
+        """Creating topics says what was created and what was there, and leaves the latter as they are."""
+        async with opened() as bench:
+            first, second = bench.name(), bench.name()
+            assert await bench.cluster.create_topics([]) == {}
+            assert await bench.cluster.create_topics([TopicSpec(first, 3, {"retention.ms": "60000"})]) == {
+                first: "created"
+            }
+            again = [TopicSpec(first, 5), TopicSpec(second, 2)]
+            assert await bench.cluster.create_topics(again) == {first: "present", second: "created"}
+            described = await bench.cluster.describe_topics([first, second, bench.name()])
+            assert {name: state.partitions for name, state in described.items()} == {first: 3, second: 2}
+            assert described[first].config["retention.ms"] == "60000"
+
+    async def test_lag_and_ends(self, opened: Opens) -> None:
+        """Lag counts from the commit to the end; where a group never committed, everything that is kept."""
+        async with opened() as bench:
+            topic, group = await new_topic(bench, partitions=2), bench.name()
+            first, second = Partition(topic, 0), Partition(topic, 1)
+            await fill(bench, topic, 20, partitions=2)
+            await bench.trim(first, 4)
+            assert await bench.cluster.end_offsets([topic, bench.name()]) == {first: 10, second: 10}
+            assert await bench.cluster.lag(group, [topic]) == {first: 6, second: 10}
+            consumer = bench.consumer(group)
+            consumer.subscribe([topic], Owner())
+            await take(consumer, 16)
+            await consumer.close({first: 10, second: 9})
+            assert await bench.cluster.lag(group, [topic]) == {first: 0, second: 1}
+
+    async def test_delete(self, opened: Opens) -> None:
+        """A deleted topic is gone with its records; deleting it again changes nothing."""
+        async with opened() as bench:
+            topic = await new_topic(bench)
+            await fill(bench, topic, 3)
+            await bench.cluster.delete_topics([topic])
+            await bench.cluster.delete_topics([topic, bench.name()])
+            for _ in range(200):
+                if not await bench.cluster.describe_topics([topic]):
+                    break
+            assert await bench.cluster.describe_topics([topic]) == {}
+
+
+class BrokerContract(WritingFacts, ReadingFacts, CommitFacts, GroupFacts, AdminFacts):
+    """All facts."""

@@ -1,0 +1,31 @@
+"""Fixtures of the runtime's tests."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import pytest
+import structlog
+
+from pipeline.runtime import runner
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Keep the log to what a test captures: no debug lines, nothing printed."""
+
+    def drop(*_: Any) -> NoReturn:
+        raise structlog.DropEvent
+
+    before = structlog.get_config()
+    structlog.configure(processors=[drop], wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    yield
+    structlog.configure(**before)
+
+
+@pytest.fixture
+def slow_fetches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an idle runner look less often, so that minutes and hours of waiting pass quickly."""
+    monkeypatch.setattr(runner, "FETCH_SECONDS", 5.0)

@@ -1,0 +1,1 @@
+"""Tests of the schemas, their golden events, and their equality with the payload models."""

@@ -1,0 +1,50 @@
+"""The wheel is complete: installed in a clean environment, it runs the demo from an empty folder."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from tests.system.command import plain_environment
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = [pytest.mark.kafka, pytest.mark.system, pytest.mark.usefixtures("kafka")]
+
+
+def _run(*arguments: str, folder: Path, **variables: str) -> str:
+    done = subprocess.run(
+        arguments,
+        cwd=folder,
+        env=plain_environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_wheel_runs_the_demo_from_an_empty_folder(tmp_path: Path) -> None:
+    """Built here, installed without network or checkout: schemas, catalog, pom and samples are all inside."""
+    _run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path), folder=ROOT)
+    wheel = next(tmp_path.glob("*.whl"))
+    clean = tmp_path / "clean"
+    venv.create(clean, with_pip=True)
+    python = str(clean / "bin" / "python")
+    wheels = str(ROOT / ".cache" / "wheels")
+    pip = (python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-index", "--no-compile")
+    lock = str(ROOT / "requirements.lock")
+    _run(*pip, "--require-hashes", "--no-deps", "--find-links", wheels, "-r", lock, folder=tmp_path)
+    _run(*pip, "--no-deps", str(wheel), folder=tmp_path)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    printed = _run(str(clean / "bin" / "pipeline"), "demo", folder=empty, PYTHONPATH="")
+    summary = json.loads((empty / ".run" / "summary.json").read_text())
+    assert (summary["delivered"], summary["correct"]) == (25, 25), printed
