@@ -36,6 +36,13 @@ _PASSING = (
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError._UNKNOWN_PARTITION,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.FENCED_LEADER_EPOCH,
+)
+_MOVING = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
 )
 _OUR_MISTAKE = (
     KafkaError.INVALID_CONFIG,
@@ -162,8 +169,16 @@ class Admin:
         # Asked by a consumer that never joins: librdkafka 2.16's `list_consumer_group_offsets` kills the process
         # (a null pointer in rd_kafka_cgrp_op) where the group's coordinator is not ready yet.
         consumer = Consumer(self._config.consumer(group), logger=ClientLog())
+        end = time.monotonic() + REQUEST_SECONDS
         try:
-            return consumer.committed(wanted, timeout=REQUEST_SECONDS)
+            while True:
+                try:
+                    return consumer.committed(wanted, timeout=REQUEST_SECONDS)
+                except KafkaException as error:
+                    # The coordinator of a group is being looked for, loads, or has just moved.
+                    if error.args[0].code() not in _MOVING or time.monotonic() > end:
+                        raise
+                time.sleep(_LOOK_SECONDS)
         finally:
             consumer.close()
 

@@ -81,7 +81,10 @@ _CLASSIC: Mapping[str, Value] = {
     # process is not taken for a dead one.
     "session.timeout.ms": 10_000,
 }
-_KIP_848: Mapping[str, Value] = {"group.protocol": "consumer"}
+# `range` shares out each topic by itself, and gives a member the same numbers of every topic. The default, `uniform`,
+# counts partitions of all topics together: a new member can get nothing but empty retry topics while one lane's whole
+# backlog stays with the old member.
+_KIP_848: Mapping[str, Value] = {"group.protocol": "consumer", "group.remote.assignor": "range"}
 _PRODUCER: Mapping[str, Value] = {
     "enable.idempotence": True,
     "acks": "all",

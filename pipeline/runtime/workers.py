@@ -19,8 +19,6 @@ from pipeline.runtime.settle import Settler
 from pipeline.runtime.waiting import WaitingRoom
 from pipeline.runtime.work import Item
 
-SHORTEST_WAIT = 0.1
-"""The least time before another try, in seconds: a wait that is over already would spin the record."""
 CANCEL_SECONDS = 1.0
 CANCEL_ROUNDS = 3
 
@@ -145,11 +143,10 @@ class Workers:
             await self._conclude(item, event, Reject(unfit.reason, code=unfit.code), None)
 
     def _wait(self, item: Item, event: Event[Payload], decision: Wait) -> None:
-        now = self._clock()
-        short = tier_for(decision.not_before - now) is None
+        short = tier_for(decision.not_before - self._clock()) is None
         if (decision.in_place or short) and len(self._waiting) < item.part.feed.window.limits.in_place_share:
             item.tries = decision.tries
-            self._waiting.wait(item, max(decision.not_before, now + SHORTEST_WAIT), self._dispatch.push)
+            self._waiting.wait(item, decision.not_before, self._dispatch.push)
         else:
             self._settler.retry(item, event, decision)
 

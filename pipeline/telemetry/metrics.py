@@ -26,13 +26,6 @@ class StageMetrics:
         self.handling = Histogram(
             "pipeline_handling_seconds", "Time in the handler, per try", ["stage"], buckets=_SECONDS, registry=registry
         )
-        self.age = Histogram(
-            "pipeline_job_age_seconds",
-            "Time from a job's acceptance to the end of a try",
-            ["stage"],
-            buckets=(*_SECONDS, 3600.0, 86400.0),
-            registry=registry,
-        )
         self.running = Gauge("pipeline_handlers_running", "Handlers at work now", ["stage"], registry=registry)
         self.open = Gauge("pipeline_window_records", "Records taken and not settled", ["stage"], registry=registry)
         self.waiting = Gauge(

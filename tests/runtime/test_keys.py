@@ -79,4 +79,4 @@ class KeyQueuesMachine(RuleBasedStateMachine):
 
 
 TestKeyQueuesMachine = KeyQueuesMachine.TestCase
-TestKeyQueuesMachine.settings = settings(max_examples=40, stateful_step_count=40)
+TestKeyQueuesMachine.settings = settings(max_examples=25, stateful_step_count=40)

@@ -120,4 +120,4 @@ class FrontierMachine(RuleBasedStateMachine):
 
 
 TestFrontierMachine = FrontierMachine.TestCase
-TestFrontierMachine.settings = settings(max_examples=40, stateful_step_count=40)
+TestFrontierMachine.settings = settings(max_examples=25, stateful_step_count=40)

@@ -31,7 +31,10 @@ async def test_a_stop_lets_running_handlers_finish() -> None:
         world.put(f"n{number}", key=b"%d" % number)
     await asyncio.sleep(1)
     before = now()
-    await run.stop()
+    run.runner.stop()
+    await asyncio.sleep(1)
+    assert run.consumer.paused("t.in")
+    await run.task
     assert 4 <= now() - before < 4.5
     assert sorted(run.handler.done) == ["n0", "n1"]
     assert run.handler.texts == ["n0", "n1"]
@@ -185,7 +188,7 @@ async def test_what_waits_in_place_or_in_a_tier_stays_uncommitted_in_a_stop() ->
     world = await World.make()
     run = await world.start(Script(a=[Defer("later", until=EPOCH + 25)]))
     world.put("a", "behind")
-    world.put("held", topic="t.work.retry.1m")
+    world.put("held", topic="t.work.retry.1m", headers={h.NOT_BEFORE: str(int((EPOCH + 90) * 1000))})
     world.put("rests", topic="t.work.retry.10s", headers={h.NOT_BEFORE: str(int((EPOCH + 18) * 1000))})
     await asyncio.sleep(12)
     before = now()
@@ -193,6 +196,7 @@ async def test_what_waits_in_place_or_in_a_tier_stays_uncommitted_in_a_stop() ->
     assert now() - before < 1
     await asyncio.sleep(100)
     assert run.handler.texts == ["a"]
+    assert run.producer.sent == []
     again = await world.start(Script())
     await world.until(lambda: len(world.records("t.out")) == 4)
     await world.stop()

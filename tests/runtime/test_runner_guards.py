@@ -12,8 +12,7 @@ from pipeline.core.errors import Defer, Reject, Retry
 from pipeline.core.event import MAX_HOPS
 from pipeline.core.job import job_id
 from pipeline.devkit.clock import EPOCH, wall
-from tests.runtime.test_runner_outcomes import spent
-from tests.runtime.world import FAILURES, IN, OPEN, Script, World, header
+from tests.runtime.world import FAILURES, IN, OPEN, Script, World, header, spent
 
 
 @pytest.mark.virtual

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
@@ -14,22 +13,7 @@ from pipeline.core.job import child_id
 from pipeline.core.payloads import Failure
 from pipeline.core.retry import RetryPolicy
 from pipeline.devkit.clock import EPOCH
-from tests.runtime.world import OPEN, Note, Script, World, header
-
-TOLD = {h.CE_ID: "event-1", h.CE_SUBJECT: "job-1", h.TENANT: "acme", "mine": "kept"}
-
-
-async def spent(*answers: Any, value: Note | bytes | None = None, **policy: Any) -> World:
-    """Run one record through a stage whose handler answers as told, until it is settled for good."""
-    world = await World.make(partitions=3)
-    note = Note(text="a", endpoint="crm", metadata={"case": "7"})
-    await world.start(Script(a=list(answers)), world.stage(**policy))
-    world.write(note if value is None else value, b"key", partition=2, headers=TOLD)
-    await world.until(lambda: world.at("t.in", 2) == 1 and world.metric("window_records") == 0)
-    await world.until(lambda: world.records("t.out") or world.failures())
-    await world.settle()
-    await world.stop()
-    return world
+from tests.runtime.world import OPEN, Note, Script, World, header, spent
 
 
 @pytest.mark.virtual

@@ -12,6 +12,7 @@ from pipeline.core.errors import Defer, Retry
 from pipeline.core.record import Outgoing, Partition
 from pipeline.core.retry import TIERS
 from pipeline.devkit.clock import EPOCH, VirtualLoop, wall
+from pipeline.runtime.runner import FETCH_RECORDS
 from pipeline.runtime.window import limits_for
 from tests.runtime.world import Note, Script, World, header
 
@@ -149,6 +150,21 @@ async def test_the_long_tier_does_not_hold_up_the_short_one() -> None:
     assert world.texts() == ["a!"]
     assert run.handler.times("a")[1] - run.handler.times("a")[0] < 11
     assert run.consumer.paused("t.work.retry.10m", 0)
+    await run.kill()
+
+
+@pytest.mark.virtual
+async def test_what_is_due_in_the_tiers_fills_their_window_like_any_work() -> None:
+    """Thousands of retries that fall due together are taken as there is room, not all at once."""
+    world = await World.make()
+    await world.create("t.work.retry.10s")
+    for number in range(2_000):
+        world.put(f"n{number}", key=b"%d" % number, topic="t.work.retry.10s")
+    await asyncio.sleep(20)
+    run = await world.start(Script(1.0), world.stage(concurrency=4))
+    await asyncio.sleep(5)
+    assert run.consumer.paused("t.work.retry.10s")
+    assert 0 < world.metric("window_records") <= limits_for(4).records + FETCH_RECORDS
     await run.kill()
 
 

@@ -307,3 +307,19 @@ def header(record: Record, name: str) -> str | None:
 def ids(records: Sequence[Record]) -> list[str | None]:
     """The event ids of records."""
     return [header(record, h.CE_ID) for record in records]
+
+
+TOLD: Mapping[str, str] = {h.CE_ID: "event-1", h.CE_SUBJECT: "job-1", h.TENANT: "acme", "mine": "kept"}
+
+
+async def spent(*answers: Any, value: Note | bytes | None = None, **policy: Any) -> World:
+    """Run one record through a stage whose handler answers as told, until it is settled for good."""
+    world = await World.make(partitions=3)
+    note = Note(text="a", endpoint="crm", metadata={"case": "7"})
+    await world.start(Script(a=list(answers)), World.stage(**policy))
+    world.write(note if value is None else value, b"key", partition=2, headers=TOLD)
+    await world.until(lambda: world.at("t.in", 2) == 1 and world.metric("window_records") == 0)
+    await world.until(lambda: world.records("t.out") or world.failures())
+    await world.settle()
+    await world.stop()
+    return world

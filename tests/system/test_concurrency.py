@@ -49,7 +49,8 @@ async def _queue(place: Site, requests: int, keys: int) -> None:
             key = f"k{number % keys}"
             await desk.request(Request(type="plain", input=f"key {key} number {number}", id=f"r{number}", key=key))
     await place.idle("preprocess", "retrieve")
-    await upstream.process.terminate()
+    # SIGTERM: it drains, commits, leaves, and says so by its exit code.
+    assert await upstream.process.terminate(20) == 0
 
 
 @pytest.mark.within(180)
