@@ -1,0 +1,92 @@
+"""`python -m tests.bench [ids...] [--rounds N] [--quick]`: measures the goals, or those named, on a real broker.
+
+Prints a table and writes `.bench/results.json` in the working folder. `P4` means all figures whose id begins with it.
+KAFKA_BOOTSTRAP_SERVERS names a broker to use; else an embedded one is started.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+
+import uvloop
+
+from pipeline.telemetry import logs
+from tests.bench import concurrency, startup, throughput
+from tests.bench.figures import Figure, table, write
+from tests.bench.lab import Lab, Stand, open_stand
+
+RESULTS = Path(".bench") / "results.json"
+ROUNDS = 5
+
+ALONE: Mapping[str, Callable[[Lab], Awaitable[list[Figure]]]] = {"P11": startup.demo}
+"""Benchmarks that want the machine for themselves."""
+
+ON_STAND: Mapping[str, Callable[[Stand], Awaitable[list[Figure]]]] = {
+    "P1": throughput.bytes_moved,
+    "P1-avro": throughput.events_moved,
+    "P4": concurrency.waits,
+}
+"""Benchmarks that read and write records."""
+
+
+async def measure(lab: Lab, wanted: Sequence[str]) -> list[Figure]:
+    """Run the benchmarks called `wanted`, those that want to be alone first."""
+    figures: list[Figure] = []
+    for name, alone in ALONE.items():
+        if name in wanted:
+            print(f"{name}: {_first_line(alone)}", flush=True)
+            figures += await alone(lab)
+    chosen = {name: on_stand for name, on_stand in ON_STAND.items() if name in wanted}
+    if chosen:
+        async with open_stand(lab, os.environ.get("KAFKA_BOOTSTRAP_SERVERS")) as stand:
+            for name, on_stand in chosen.items():
+                print(f"{name}: {_first_line(on_stand)}", flush=True)
+                figures += await on_stand(stand)
+    return figures
+
+
+def chosen_of(ids: Sequence[str]) -> list[str]:
+    """Find the benchmarks that measure `ids`, all of them where none is named. Raises ValueError for an unknown id."""
+    known = [*ALONE, *ON_STAND]
+    found = [name for name in known if not ids or any(name == one or name.startswith(f"{one}-") for one in ids)]
+    for one in ids:
+        if not any(name == one or name.startswith(f"{one}-") for name in known):
+            raise ValueError(f"no benchmark is called {one}: there are {', '.join(known)}")
+    return found
+
+
+def main() -> int:
+    """Measure, print and write; the exit code says whether everything ran, not whether the goals are met."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measure the performance goals.")
+    parser.add_argument("ids", nargs="*", help="goals to measure, such as P1 or P1-avro (default: all)")
+    parser.add_argument("--rounds", type=int, default=0, help=f"rounds (default {ROUNDS}; 1 with --quick)")
+    parser.add_argument("--quick", action="store_true", help="only show that everything works: figures mean nothing")
+    told = parser.parse_args()
+    try:
+        wanted = chosen_of(told.ids)
+    except ValueError as error:
+        parser.error(str(error))
+    logs.configure("console", "WARNING")
+    rounds = told.rounds or (1 if told.quick else ROUNDS)
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as folder,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        figures = runner.run(measure(Lab(Path(folder), rounds, told.quick), wanted))
+    print(table(figures))
+    write(figures, RESULTS)
+    return 0
+
+
+def _first_line(work: Callable[..., object]) -> str:
+    return (work.__doc__ or "").partition("\n")[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

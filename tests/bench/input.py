@@ -1,0 +1,96 @@
+"""What all variants read: records as a stage in the middle of the chain gets them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+
+from confluent_kafka import Producer
+
+from pipeline.core.event import Event
+from pipeline.core.headers import Origin
+from pipeline.core.job import Job, child_id, job_id
+from pipeline.core.payloads import Passage, RetrievedContext
+from pipeline.core.record import Headers, Position
+from pipeline.core.trace import root
+from pipeline.resources import resource
+from pipeline.wire.codec import AvroCodec
+from pipeline.wire.schemas import load_schemas
+from tests.bench.order import NOUN
+
+PARTITIONS = 12
+KEYS = 1000
+
+_VALUES = 64
+_WORDS = "parcel locker notice holiday depot courier label return refund window counter receipt".split()
+_PASSAGE_CHARACTERS = 250
+_HOUR = 3600.0
+
+
+def key(number: int) -> str:
+    """Spell one of the keys."""
+    return f"conversation-{number:04d}"
+
+
+async def fill(servers: str, topic: str, count: int) -> None:
+    """Write `count` records of `KEYS` keys to `topic`: values of 1 kB, and headers as our stages write them."""
+    chance = random.Random(1)
+    codec = AvroCodec(load_schemas(resource("schemas")))
+    contexts = [_context(chance) for _ in range(_VALUES)]
+    values = [await codec.encode(NOUN, context) for context in contexts]
+    await asyncio.to_thread(_write, servers, topic, count, values, contexts[0])
+
+
+def _write(servers: str, topic: str, count: int, values: Sequence[bytes], context: RetrievedContext) -> None:
+    settings = {"bootstrap.servers": servers, "enable.idempotence": True, "linger.ms": 50}
+    producer = Producer({**settings, "queue.buffering.max.messages": 1_000_000, "queue.buffering.max.kbytes": 1 << 20})
+    chance, now = random.Random(2), time.time()
+    for number in range(count):
+        chosen = chance.randrange(KEYS)
+        partition = chosen % PARTITIONS
+        headers = _headers(number, Position("bench.requests", partition, number), context, now)
+        producer.produce(topic, values[number % _VALUES], key(chosen), partition, headers=list(headers))
+        if number % 1000 == 0:
+            producer.poll(0)
+    if left := producer.flush(60):
+        raise RuntimeError(f"{left} of {count} records were not written within a minute")
+
+
+def _headers(number: int, position: Position, context: RetrievedContext, now: float) -> Headers:
+    name = job_id("acme", "bench", str(number))
+    parent = child_id(name, "preprocess", 0, 0)
+    job = Job(
+        id=name,
+        tenant="acme",
+        type="quick_answer",
+        lane="standard",
+        deadline_ms=int((now + _HOUR) * 1000),
+        catalog="3f2b8a01c5d4",
+        accepted_at_ms=int(now * 1000),
+        hops=2,
+    )
+    origin = Origin(position, job.accepted_at_ms)
+    event = Event(
+        child_id(parent, "retrieve", 0, 0), job, context, b"", root(name), origin, parent=parent, output="0/1"
+    )
+    return event.headers(NOUN, now)
+
+
+def _context(chance: random.Random) -> RetrievedContext:
+    passages = tuple(
+        Passage(
+            source="handbook",
+            document=f"chapter-{number}",
+            chunk=number,
+            version=7,
+            score=chance.random(),
+            title="Parcels that nobody fetches",
+            text=" ".join(chance.choices(_WORDS, k=100))[:_PASSAGE_CHARACTERS],
+        )
+        for number in range(3)
+    )
+    return RetrievedContext(
+        input="How long is a parcel kept at the counter?", passages=passages, metadata={"sample": "request-17"}
+    )

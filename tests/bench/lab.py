@@ -1,0 +1,151 @@
+"""Where benchmarks run: programs in processes of their own, one at a time, and on a stand a broker with records."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import uuid4
+
+from pipeline.broker.admin import Admin, TopicSpec, open_admin
+from pipeline.broker.config import KafkaConfig
+from pipeline.devkit.guard import Command, GuardedProcess
+from pipeline.devkit.kafka import embedded_kafka
+from pipeline.runtime.plan import plan
+from tests.bench import meter
+from tests.bench.input import PARTITIONS, fill
+from tests.bench.meter import Sample
+from tests.bench.order import Order
+from tests.bench.runtime import declared
+from tests.kafka_fixture import kafka_config
+
+PROGRAM_SECONDS = 120.0
+
+_TAIL_CHARACTERS = 3000
+_SOON_GONE = {"file.delete.delay.ms": "1000"}
+
+
+class Failed(Exception):
+    """A program of a benchmark did not end well; the message ends with what it printed last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """A folder for what is measured, and how long to measure. `quick` only shows that everything works."""
+
+    folder: Path
+    rounds: int
+    quick: bool
+
+    @property
+    def seconds(self) -> float:
+        """How long one run of a variant is measured."""
+        return 0.5 if self.quick else 3.0
+
+    @property
+    def records(self) -> int:
+        """How many records the variants find."""
+        return 30_000 if self.quick else 200_000
+
+    async def run(self, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> float:
+        """Run a program to its end in a new folder; returns the seconds it took. Raises Failed."""
+        folder = self.folder / f"run-{time.monotonic_ns()}"
+        folder.mkdir()
+        output = folder / "output"
+        began = time.perf_counter()
+        process = GuardedProcess(Command(tuple(arguments), environment, folder, output))
+        async with process:
+            try:
+                code = await asyncio.wait_for(process.wait(), PROGRAM_SECONDS)
+            except TimeoutError:
+                code = await process.kill()
+        seconds = time.perf_counter() - began
+        if code != 0:
+            tail = output.read_text("utf-8", "replace")[-_TAIL_CHARACTERS:]
+            raise Failed(f"{' '.join(arguments)} ended with {code} after {seconds:.0f} s\n{tail}")
+        return seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One of the programs that take turns: its name, what runs it, and its order, completed by the stand.
+
+    `program` gets the order as its last argument and leaves its Sample in `order.result`.
+    """
+
+    name: str
+    program: tuple[str, ...]
+    order: Order
+
+    @classmethod
+    def module(cls, name: str, module: str, order: Order) -> Variant:
+        """Make a variant of a module of this project."""
+        return cls(name, (sys.executable, "-m", module), order)
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """A broker, and a topic on it with `lab.records` records."""
+
+    lab: Lab
+    servers: str
+    prefix: str
+    admin: Admin
+
+    def order(self) -> Order:
+        """Make an order for this stand."""
+        return Order(
+            servers=self.servers,
+            prefix=self.prefix,
+            output_prefix=self.prefix,
+            seconds=self.lab.seconds,
+            available=self.lab.records,
+            result=self.lab.folder / "result.json",
+        )
+
+    async def measure(self, variants: Sequence[Variant]) -> Mapping[str, Sequence[Sample]]:
+        """Let variants take turns, in another order each round; returns the samples of each, by round."""
+        chance, samples = random.Random(3), defaultdict[str, list[Sample]](list)
+        for number in range(1, self.lab.rounds + 1):
+            for variant in chance.sample(variants, len(variants)):
+                sample = await self._once(variant)
+                samples[variant.name].append(sample)
+                print(
+                    f"  {number}/{self.lab.rounds} {variant.name:<24} {sample.rate:>9,.0f} records/s"
+                    f" {sample.cpu_us:>7.1f} us CPU a record",
+                    flush=True,
+                )
+        return samples
+
+    async def _once(self, variant: Variant) -> Sample:
+        order = replace(variant.order, output_prefix=f"{self.prefix}-{time.monotonic_ns()}")
+        await self.admin.create_topics([TopicSpec(order.output, PARTITIONS, _SOON_GONE)])
+        await self.lab.run((*variant.program, order.argument()))
+        sample = meter.read(order.result)
+        order.result.unlink()
+        written = sum((await self.admin.end_offsets([order.output])).values())
+        await self.admin.delete_topics([order.output])
+        if written < sample.records:
+            raise Failed(f"{variant.name} says that it moved {sample.records} records, but only {written} arrived")
+        return sample
+
+
+@asynccontextmanager
+async def open_stand(lab: Lab, bootstrap_servers: str | None) -> AsyncIterator[Stand]:
+    """Start a broker, unless one is named, and write what the variants read."""
+    async with embedded_kafka(kafka_config(lab.folder / "kafka", bootstrap_servers)) as broker:
+        servers = broker.bootstrap_servers
+        async with open_admin(KafkaConfig({"bootstrap.servers": servers})) as admin:
+            stand = Stand(lab, servers, f"bench-{uuid4().hex[:8]}", admin)
+            topics = plan(declared(stand.order()), stand.prefix).topics
+            await admin.create_topics(TopicSpec(name, PARTITIONS, _SOON_GONE) for name in topics)
+            print(f"writing {lab.records:,} records", flush=True)
+            await fill(servers, stand.order().input, lab.records)
+            yield stand
+            await admin.delete_topics(topics)

@@ -1,0 +1,33 @@
+"""P11: how long a person waits for the demo, and for its broker. Absolute seconds, unlike everything else here."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from pipeline.devkit.kafka import embedded_kafka
+from tests.bench.figures import Figure, at_most
+from tests.bench.lab import Lab
+from tests.kafka_fixture import kafka_config
+from tests.system.command import plain_environment
+
+DEMO = (sys.executable, "-m", "pipeline", "demo")
+
+
+async def demo(lab: Lab) -> list[Figure]:
+    """Measure P11: everything warm, which the first round, not counted, sees to."""
+    demos, brokers = [], []
+    for number in range(lab.rounds + 1):
+        brokers.append(await _broker(lab, number))
+        demos.append(await lab.run(DEMO, plain_environment()))
+        print(f"  {number}/{lab.rounds} demo {demos[-1]:.1f} s, broker {brokers[-1]:.2f} s", flush=True)
+    return [
+        at_most("P11", "seconds of `pipeline demo`, warm, the whole process (absolute)", 20, demos[1:], "s"),
+        at_most("P11-broker", "seconds until an embedded broker answers, warm (absolute)", 2, brokers[1:], "s"),
+    ]
+
+
+async def _broker(lab: Lab, number: int) -> float:
+    began = time.perf_counter()
+    async with embedded_kafka(kafka_config(lab.folder / f"kafka-{number}")):
+        return time.perf_counter() - began
