@@ -16,10 +16,11 @@ from pathlib import Path
 
 import uvloop
 
+from pipeline.devkit.kafka_errors import EmbeddedKafkaError
 from pipeline.telemetry import logs
 from tests.bench import concurrency, startup, throughput
 from tests.bench.figures import Figure, table, write
-from tests.bench.lab import Lab, Stand, open_stand
+from tests.bench.lab import Failed, Lab, Stand, open_stand
 
 RESULTS = Path(".bench") / "results.json"
 ROUNDS = 5
@@ -40,13 +41,13 @@ async def measure(lab: Lab, wanted: Sequence[str]) -> list[Figure]:
     figures: list[Figure] = []
     for name, alone in ALONE.items():
         if name in wanted:
-            print(f"{name}: {_first_line(alone)}", flush=True)
+            print(alone.__doc__, flush=True)
             figures += await alone(lab)
     chosen = {name: on_stand for name, on_stand in ON_STAND.items() if name in wanted}
     if chosen:
         async with open_stand(lab, os.environ.get("KAFKA_BOOTSTRAP_SERVERS")) as stand:
-            for name, on_stand in chosen.items():
-                print(f"{name}: {_first_line(on_stand)}", flush=True)
+            for on_stand in chosen.values():
+                print(on_stand.__doc__, flush=True)
                 figures += await on_stand(stand)
     return figures
 
@@ -73,19 +74,22 @@ def main() -> int:
     except ValueError as error:
         parser.error(str(error))
     logs.configure("console", "WARNING")
-    rounds = told.rounds or (1 if told.quick else ROUNDS)
-    with (
-        tempfile.TemporaryDirectory(prefix="bench-") as folder,
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-    ):
-        figures = runner.run(measure(Lab(Path(folder), rounds, told.quick), wanted))
+    try:
+        figures = _run(told.rounds or (1 if told.quick else ROUNDS), wanted, quick=told.quick)
+    except (Failed, EmbeddedKafkaError) as error:
+        print(error, file=sys.stderr)
+        return 1
     print(table(figures))
     write(figures, RESULTS)
     return 0
 
 
-def _first_line(work: Callable[..., object]) -> str:
-    return (work.__doc__ or "").partition("\n")[0]
+def _run(rounds: int, wanted: Sequence[str], *, quick: bool) -> list[Figure]:
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as folder,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        return runner.run(measure(Lab(Path(folder), rounds, quick), wanted))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ STUCK_MS = 50
 
 
 async def waits(stand: Stand) -> list[Figure]:
-    """Measure P4: the rate against what the waits allow, and what one stuck key costs the others."""
+    """P4: the rate against what the waits allow, and what one stuck key costs the others."""
     order = replace(stand.order(), concurrency=WINDOW)
     variants = [_variant(f"{ms} ms", replace(order, wait=ms / 1000)) for ms in WAITS_MS]
     variants.append(_variant("stuck", replace(order, wait=STUCK_MS / 1000, stuck=key(0))))

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from uuid import uuid4
 
 from pipeline.broker.admin import Admin, TopicSpec, open_admin
@@ -53,11 +54,14 @@ class Lab:
         """How many records the variants find."""
         return 30_000 if self.quick else 200_000
 
-    async def run(self, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> float:
-        """Run a program to its end in a new folder; returns the seconds it took. Raises Failed."""
-        folder = self.folder / f"run-{time.monotonic_ns()}"
-        folder.mkdir()
-        output = folder / "output"
+    async def run(
+        self, arguments: Sequence[str], environment: Mapping[str, str] | None = None, folder: Path | None = None
+    ) -> float:
+        """Run a program to its end, with our environment and in our folder unless told; returns the seconds it took.
+
+        Raises Failed.
+        """
+        output = self.folder / f"output-{time.monotonic_ns()}"
         began = time.perf_counter()
         process = GuardedProcess(Command(tuple(arguments), environment, folder, output))
         async with process:
@@ -116,11 +120,9 @@ class Stand:
             for variant in chance.sample(variants, len(variants)):
                 sample = await self._once(variant)
                 samples[variant.name].append(sample)
-                print(
-                    f"  {number}/{self.lab.rounds} {variant.name:<24} {sample.rate:>9,.0f} records/s"
-                    f" {sample.cpu_us:>7.1f} us CPU a record",
-                    flush=True,
-                )
+                _tell(f"{number}/{self.lab.rounds}", variant.name, [sample])
+        for variant in variants:
+            _tell("median", variant.name, samples[variant.name])
         return samples
 
     async def _once(self, variant: Variant) -> Sample:
@@ -134,6 +136,11 @@ class Stand:
         if written < sample.records:
             raise Failed(f"{variant.name} says that it moved {sample.records} records, but only {written} arrived")
         return sample
+
+
+def _tell(which: str, name: str, samples: Sequence[Sample]) -> None:
+    rate, cpu = median(one.rate for one in samples), median(one.cpu_us for one in samples)
+    print(f"  {which:<6} {name:<14} {rate:>9,.0f} records/s {cpu:>7.1f} us CPU a record", flush=True)
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,8 +37,16 @@ class Meter:
     and so do bursts: only a moment at which more is done than before counts.
     """
 
-    def __init__(self, seconds: float, available: int) -> None:
-        """Begin the warm-up with the first record that is done."""
+    def __init__(
+        self,
+        seconds: float,
+        available: int,
+        clock: Callable[[], float] = time.perf_counter,
+        cpu: Callable[[], float] = time.process_time,
+    ) -> None:
+        """Begin the warm-up with the first record that is done. `clock` and `cpu` are in seconds."""
+        self._clock = clock
+        self._cpu = cpu
         self._seconds = seconds
         self._enough = available * 9 // 10
         self._warm = available // 3
@@ -50,14 +59,14 @@ class Meter:
         """Take note that `done` records are done so far; True where enough is known."""
         if done == self._done:
             return False
-        self._done, now = done, time.perf_counter()
+        self._done, now = done, self._clock()
         if self._first is None:
             self._first = now
         elif self._from is None:
             if now - self._first >= WARM_UP_SECONDS or done >= self._warm:
-                self._from = (now, time.process_time(), done)
+                self._from = (now, self._cpu(), done)
         elif now - self._from[0] >= self._seconds or done >= self._enough:
-            self._to = (now, time.process_time(), done)
+            self._to = (now, self._cpu(), done)
         return self._to is not None
 
     def sample(self, records: int) -> Sample:

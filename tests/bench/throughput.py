@@ -16,13 +16,13 @@ _VARIANTS = {"bare loop": BARE, "our runtime": RUNTIME}
 
 
 async def bytes_moved(stand: Stand) -> list[Figure]:
-    """Measure P1: a no-op stage that looks into no value."""
+    """P1: a no-op stage of our runtime against the bare loop; neither looks into a value."""
     found = await _take_turns(stand, stand.order())
     return [at_least("P1", "records/s of a no-op stage, ours against the bare loop", 0.75, _rates(found))]
 
 
 async def events_moved(stand: Stand) -> list[Figure]:
-    """Measure P1-avro: the same with values decoded, validated and encoded."""
+    """P1-avro: the same with values decoded, validated and encoded."""
     found = await _take_turns(stand, replace(stand.order(), avro=True))
     what = "records/s of a no-op stage with Avro decode, validation and encode, ours against a plain loop"
     return [at_least("P1-avro", what, 0.9, _rates(found))]
