@@ -194,7 +194,9 @@ class Admin:
             self._client.poll(0)  # what the client has to say: log lines, and errors for `_heard`
 
     async def _appear(self, wanted: Iterable[str]) -> None:
-        """Wait until every topic has leaders: a record sent before might be told that there is no such topic."""
+        """Wait until every partition answers. To have leaders is not enough: a partition that is just coming up may
+        refuse a producer's first record and take the second (kafka_producer.py tells what becomes of the first).
+        """
         end = time.monotonic() + _APPEAR_SECONDS
         missing = set(wanted)
         while missing and time.monotonic() < end:
@@ -203,6 +205,7 @@ class Admin:
                 await asyncio.sleep(_LOOK_SECONDS)
         if missing:
             raise ConfigurationError(f"topics were created but did not appear: {', '.join(sorted(missing))}")
+        await self.end_offsets(wanted)
 
     async def _offsets(self, topics: Iterable[str], spec: OffsetSpec) -> dict[Partition, int]:
         counts = _usable(await self._metadata(), topics)

@@ -1,4 +1,11 @@
-"""The port `Producer` on a real cluster: one client for the whole process, shared by all its stages."""
+"""The port `Producer` on a real cluster: one client for the whole process, shared by all its stages.
+
+An acknowledgement is not always one. A partition that is just coming up may refuse a producer's first record and take
+the second; having no memory of this producer it does not see the gap, and the first record, tried again, is then a
+"duplicate", which librdkafka 2.16 reports as delivered, without an offset. Seen in one of seven topics that were
+written to as soon as they existed. So the first record to a partition goes alone: the others wait behind it until it
+has an offset, and a record that was acknowledged without one is sent again.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import Producer as Client
@@ -25,8 +33,17 @@ SLOW_SECONDS = 0.05
 # With nothing to be acknowledged: log lines, errors and token refreshes still want to be heard.
 IDLE_SECONDS = 1.0
 CLOSE_SECONDS = 10.0
-# Records that wait for room in the client's own queue (100,000 records, or 1 GB). The stages' windows are far smaller.
-OVERFLOW_RECORDS = 100_000
+# Records that wait here, for room in the client's own queue (100,000 records, or 1 GB) or behind a first record. The
+# stages' windows are far smaller.
+WAITING_RECORDS = 100_000
+
+
+class _Sending(NamedTuple):
+    """A record on its way. `proving`: its acknowledgement counts only with an offset."""
+
+    record: Outgoing
+    delivered: Delivered
+    proving: bool
 
 
 class KafkaProducer:
@@ -36,7 +53,10 @@ class KafkaProducer:
         """Make the client, which connects in the background. Raises ConfigurationError where it refuses a property."""
         self._loop = asyncio.get_running_loop()
         self._client = _client(config)
-        self._overflow: deque[tuple[Outgoing, Delivered]] = deque()
+        self._proved: set[tuple[str, int | None]] = set()
+        self._behind: dict[tuple[str, int | None], deque[_Sending]] = {}
+        self._overflow: deque[_Sending] = deque()
+        self._waiting = 0
         self._open = 0
         self._closed = False
         self._pause = IDLE_SECONDS
@@ -47,9 +67,15 @@ class KafkaProducer:
     def send(self, record: Outgoing, delivered: Delivered) -> None:
         """Queue a record. Where the client's queue is full it waits here, and all later ones behind it."""
         self._open += 1
-        if self._overflow or self._closed or not self._produce(record, delivered):
-            self._wait_for_room(record, delivered)
-        if self._pause > QUICK_SECONDS and not self._closed:
+        where = (record.topic, record.partition)
+        if self._closed:
+            self._loop.call_soon(self._end, delivered, NotDelivered(f"{record.topic}: the producer is closed"))
+            return
+        if where in self._proved:
+            self._submit(_Sending(record, delivered, proving=False))
+        else:
+            self._prove(where, _Sending(record, delivered, proving=True))
+        if self._pause > QUICK_SECONDS:
             self._wake()
 
     async def flush(self, timeout: float) -> int:
@@ -76,37 +102,52 @@ class KafkaProducer:
                 action="producer_abandoned",
                 records=left,
             )
-            self._abandon_overflow()
+            self._abandon()
             self._client.purge()
             await self.flush(CLOSE_SECONDS)
         await asyncio.to_thread(self._client.close)
 
     # -------------------------------------------------------------- sending
 
-    def _produce(self, record: Outgoing, delivered: Delivered) -> bool:
+    def _prove(self, where: tuple[str, int | None], sending: _Sending) -> None:
+        """Send the first record to a partition alone. Where the key chooses the partition nobody can wait for it."""
+        behind = self._behind.get(where)
+        if behind is None:
+            if where[1] is not None:
+                self._behind[where] = deque()
+            self._submit(sending)
+        elif not self._wait(behind, sending):
+            self._loop.call_soon(self._end, sending.delivered, _too_many(sending))
+
+    def _submit(self, sending: _Sending) -> None:
+        if (self._overflow or not self._produce(sending)) and not self._wait(self._overflow, sending):
+            self._loop.call_soon(self._fail, sending, _too_many(sending))
+
+    def _produce(self, sending: _Sending) -> bool:
         """Give a record to the client; False where its queue is full."""
+        record, delivered, proving = sending
         partition = -1 if record.partition is None else record.partition
-        acknowledged = partial(self._acknowledged, delivered)
+        heard = partial(self._proved_by, sending) if proving else partial(self._acknowledged, delivered)
         try:
             if record.headers:
                 self._client.produce(
-                    record.topic, record.value, record.key, partition, acknowledged, headers=list(record.headers)
+                    record.topic, record.value, record.key, partition, heard, headers=list(record.headers)
                 )
             else:
-                self._client.produce(record.topic, record.value, record.key, partition, acknowledged)
+                self._client.produce(record.topic, record.value, record.key, partition, heard)
         except BufferError:
             return False
         except KafkaException as error:
-            failure = undelivered(error.args[0], record.topic, record.partition)
-            self._loop.call_soon(self._end, delivered, failure)
+            self._loop.call_soon(self._fail, sending, undelivered(error.args[0], record.topic, record.partition))
         return True
 
-    def _wait_for_room(self, record: Outgoing, delivered: Delivered) -> None:
-        if len(self._overflow) < OVERFLOW_RECORDS and not self._closed:
-            self._overflow.append((record, delivered))
-            return
-        why = "the producer is closed" if self._closed else f"{OVERFLOW_RECORDS} records wait to be sent already"
-        self._loop.call_soon(self._end, delivered, NotDelivered(f"{record.topic}: {why}"))
+    def _wait(self, queue: deque[_Sending], sending: _Sending) -> bool:
+        """Keep a record until its turn comes; False where too many wait already."""
+        if self._waiting >= WAITING_RECORDS:
+            return False
+        self._waiting += 1
+        queue.append(sending)
+        return True
 
     # -------------------------------------------------------------- hearing
 
@@ -130,11 +171,50 @@ class KafkaProducer:
     def _serve(self) -> None:
         """Call back for what was acknowledged, and refill the client's queue with what waits for room in it."""
         self._client.poll(0)
-        while self._overflow and self._produce(*self._overflow[0]):
+        while self._overflow and self._produce(self._overflow[0]):
             self._overflow.popleft()
+            self._waiting -= 1
 
     def _acknowledged(self, delivered: Delivered, error: KafkaError | None, message: Message) -> None:
-        self._end(delivered, None if error is None else undelivered(error, message.topic() or "", message.partition()))
+        """Hear the end of a record whose partition has proved itself."""
+        if error is None:
+            self._end(delivered, None)
+            return
+        topic, partition = message.topic() or "", message.partition()
+        self._proved.discard((topic, partition))  # the topic may have been deleted, and made again
+        self._end(delivered, undelivered(error, topic, partition))
+
+    def _proved_by(self, sending: _Sending, error: KafkaError | None, message: Message) -> None:
+        """Hear the end of a record that has to prove its partition."""
+        topic, partition, offset = sending.record.topic, message.partition(), message.offset()
+        if error is not None:
+            self._fail(sending, undelivered(error, topic, partition))
+        elif offset is None or offset < 0:
+            self._submit(sending)
+        else:
+            if sending.record.partition is not None or (topic, partition) not in self._behind:
+                self._proved.add((topic, partition))
+            self._end(sending.delivered, None)
+            self._follow(sending)
+
+    def _fail(self, sending: _Sending, failure: Exception) -> None:
+        self._end(sending.delivered, failure)
+        if sending.proving:
+            self._follow(sending)
+
+    def _follow(self, sending: _Sending) -> None:
+        """Send what waited behind a first record: all of it if that has proved the partition, else the next one."""
+        where = (sending.record.topic, sending.record.partition)
+        behind = self._behind.pop(where, None)
+        while behind:
+            following = behind.popleft()
+            self._waiting -= 1
+            if where in self._proved:
+                self._submit(following._replace(proving=False))
+            else:
+                self._behind[where] = behind
+                self._submit(following)
+                return
 
     def _end(self, delivered: Delivered, failure: Exception | None) -> None:
         self._open -= 1
@@ -144,10 +224,17 @@ class KafkaProducer:
             # It must not reach the client, which would drop the callbacks that follow.
             self._loop.call_exception_handler({"message": "a delivery callback failed", "exception": error})
 
-    def _abandon_overflow(self) -> None:
-        while self._overflow:
-            record, delivered = self._overflow.popleft()
-            self._end(delivered, NotDelivered(f"{record.topic}: closed before it could be sent"))
+    def _abandon(self) -> None:
+        waiting = [*self._overflow, *(sending for behind in self._behind.values() for sending in behind)]
+        self._overflow.clear()
+        self._behind.clear()
+        self._waiting = 0
+        for sending in waiting:
+            self._end(sending.delivered, NotDelivered(f"{sending.record.topic}: closed before it could be sent"))
+
+
+def _too_many(sending: _Sending) -> NotDelivered:
+    return NotDelivered(f"{sending.record.topic}: {WAITING_RECORDS} records wait to be sent already")
 
 
 def _client(config: KafkaConfig) -> Client:

@@ -57,7 +57,7 @@ def read(servers: str, topic: str, count: int) -> list[bytes | None]:
 
 async def test_overflow_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where even the overflow is full a record is refused: later, in `delivered`, and with a reason."""
-    monkeypatch.setattr(module, "OVERFLOW_RECORDS", 5)
+    monkeypatch.setattr(module, "WAITING_RECORDS", 5)
     monkeypatch.setattr(module, "CLOSE_SECONDS", 0.1)
     config = KafkaConfig({"bootstrap.servers": "127.0.0.1:1", "queue.buffering.max.messages": "3"})
     producer, answers = KafkaProducer(config), list[Exception | None]()
