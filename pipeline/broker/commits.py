@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from pipeline.broker.presence import Presence
 from pipeline.broker.verdicts import forbidden, in_rebalance, meaning
 from pipeline.broker.wishes import Wishes
-from pipeline.core.record import Partition
+from pipeline.core.record import Commit, Partition
 from pipeline.telemetry import logs
 
 RECOMMIT_SECONDS = 1.0
@@ -19,14 +19,20 @@ LAST_COMMIT_SECONDS = 5.0
 _SLICE_SECONDS = 0.05
 
 
-def offsets_of(offsets: Mapping[Partition, int]) -> list[TopicPartition]:
-    """Return offsets as the client takes them."""
-    return [TopicPartition(name.topic, name.number, offset) for name, offset in offsets.items()]
+def offsets_of(offsets: Mapping[Partition, Commit]) -> list[TopicPartition]:
+    """Return what is to be committed as the client takes it; it refuses metadata of no length."""
+    return [
+        TopicPartition(*name, commit.offset, commit.metadata)
+        if commit.metadata
+        else TopicPartition(*name, commit.offset)
+        for name, commit in offsets.items()
+    ]
 
 
 class Commits:
     """Sends what `wishes` has to commit. The client reports each end to `heard`, on whichever side polls it.
 
+    `reached` is how far commits are acknowledged: replaced by each answer, so either side may read it.
     `tell` runs a call on the event loop, `fail` takes the verdict on a group that may not be used.
     """
 
@@ -45,6 +51,7 @@ class Commits:
         self._fail = fail
         self._clock = clock
         self._not_before = 0.0
+        self.reached: dict[Partition, int] = {}
         self._final: dict[Partition, int] | None = None
         self._answers: list[KafkaError | None] = []
 
@@ -58,7 +65,7 @@ class Commits:
         try:
             client.commit(offsets=offsets_of(offsets), asynchronous=True)
         except KafkaException as error:
-            self._failed(error.args[0], offsets)
+            self._failed(error.args[0], {name: commit.offset for name, commit in offsets.items()})
 
     def heard(self, error: KafkaError | None, parts: Sequence[TopicPartition]) -> None:
         """Learn how a commit ended: the client's `on_commit`."""
@@ -72,13 +79,19 @@ class Commits:
                 self._answers.append(why)
         elif why is not None:
             self._tell(partial(self._failed, why, offsets))
+        else:
+            self.reached = {**self.reached, **offsets}
 
-    def finish(self, client: Consumer, offsets: Mapping[Partition, int]) -> bool:
+    def forget(self, partitions: Collection[Partition]) -> None:
+        """Forget how far partitions came that have left."""
+        self.reached = {name: offset for name, offset in self.reached.items() if name not in partitions}
+
+    def finish(self, client: Consumer, offsets: Mapping[Partition, Commit]) -> bool:
         """Commit for certain, before the member leaves; tries for `LAST_COMMIT_SECONDS`. Says whether it succeeded.
 
         Blocks, and drops the records it polls: nobody will take them.
         """
-        self._final = dict(offsets)
+        self._final = {name: commit.offset for name, commit in offsets.items()}
         end = self._clock() + LAST_COMMIT_SECONDS
         while offsets and self._clock() < end:
             self._answers.clear()

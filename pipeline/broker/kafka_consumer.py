@@ -26,7 +26,7 @@ from pipeline.broker.reading import records_of
 from pipeline.broker.verdicts import broken, forbidden, meaning
 from pipeline.broker.wishes import Wishes
 from pipeline.core.ports import Rebalance
-from pipeline.core.record import Partition, Record
+from pipeline.core.record import Commit, Partition, Record
 from pipeline.telemetry import logs
 
 # How late a wish may be noticed while the thread waits. Twenty wake-ups a second cost a thousandth of a core.
@@ -73,7 +73,7 @@ class KafkaConsumer:
         deadline = time.monotonic() + timeout
         if not self._handover.home:  # a fetch before this one was cancelled
             await self._handover.returned()
-        if self._astray and self._leaving is None:
+        if (self._astray or self._member.unread) and self._leaving is None:
             await self._elsewhere(self._bring_back)
         while self._leaving is None:
             if records := self._take(limit):
@@ -93,17 +93,22 @@ class KafkaConsumer:
         self._wishes.resume(partitions)
         self._called = True
 
-    def commit(self, offsets: Mapping[Partition, int]) -> None:
+    def commit(self, offsets: Mapping[Partition, Commit]) -> None:
         """Commit `offsets` soon. What fails is sent again after a second, unless something newer was."""
         self._wishes.commit(offsets)
         self._called = True
+
+    def committed(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        """Return how far commits of this member are acknowledged."""
+        reached = self._commits.reached
+        return {name: reached[name] for name in partitions if name in reached}
 
     def positions(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         """Return where reading stood when the last `fetch` began."""
         known = self._positions
         return {name: known[name] for name in partitions if name in known}
 
-    async def close(self, offsets: Mapping[Partition, int]) -> None:
+    async def close(self, offsets: Mapping[Partition, Commit]) -> None:
         """Commit `offsets` and what still waits to be committed, and leave the group.
 
         Without a broker this gives up after a few seconds and says so in the log: the next owner repeats.
@@ -172,13 +177,14 @@ class KafkaConsumer:
         found = self._client.position(parts) if parts else []
         self._positions = {Partition(part.topic, part.partition): part.offset for part in found if part.offset >= 0}
 
-    def _forget(self, names: Sequence[Partition]) -> dict[Partition, int]:
+    def _forget(self, names: Sequence[Partition]) -> dict[Partition, Commit]:
         """Drop all that is kept for partitions that leave; returns the offsets that waited to be committed."""
         gone = set(names)
         self._held = [message for message in self._held if _name(message) not in gone]
         for name in gone:
             self._positions.pop(name, None)
             self._astray.pop(name, None)
+        self._commits.forget(gone)
         return self._wishes.forget(names)
 
     def _back(self, message: Message | None, failure: Exception | None) -> None:
@@ -192,7 +198,7 @@ class KafkaConsumer:
         self._handover.give(job)
         await self._handover.returned()
 
-    async def _leave(self, offsets: Mapping[Partition, int]) -> None:
+    async def _leave(self, offsets: Mapping[Partition, Commit]) -> None:
         self._called = True
         await self._handover.returned()
         self._wishes.commit(offsets)
@@ -221,7 +227,9 @@ class KafkaConsumer:
         return None
 
     def _bring_back(self) -> Message | None:
-        """Start partitions again that stand outside their log, where it is not for a person to say where."""
+        """Start partitions that stand outside their log, or of which the group did not say where they stand."""
+        if (reason := self._member.read_again(self._client)) is not None:
+            self._presence.away(reason)
         astray, self._astray = self._astray, {}
         for name, position in astray.items():
             try:
@@ -231,7 +239,7 @@ class KafkaConsumer:
                 self._presence.away(error.args[0].str())
         return None
 
-    def _depart(self, offsets: Mapping[Partition, int]) -> Message | None:
+    def _depart(self, offsets: Mapping[Partition, Commit]) -> Message | None:
         self._member.committed_last = offsets
         if not self._commits.finish(self._client, offsets):
             logs.get(group=self._group).warning(

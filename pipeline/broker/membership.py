@@ -12,7 +12,7 @@ from pipeline.broker.commits import offsets_of
 from pipeline.broker.presence import Presence
 from pipeline.broker.verdicts import in_rebalance, out_of_range, restart_at
 from pipeline.core.ports import Rebalance
-from pipeline.core.record import Partition
+from pipeline.core.record import Commit, Partition
 from pipeline.telemetry import logs
 
 A = TypeVar("A")
@@ -38,6 +38,9 @@ class Loop(Protocol):
 class Membership:
     """Hears the client's rebalance callbacks, on the loop or on the polling thread, and answers for the owner.
 
+    A partition counts as `owned`, and its records are read, only once it is known what the group has committed for it:
+    without the metadata of the commit, work would be done twice. Until then it is `unread`.
+
     The owner's `Rebalance` and `forget` (drop all that is kept for these partitions; returns the offsets that waited to
     be committed) always run on the loop. `owned` is replaced, never changed, so either side may read it.
     """
@@ -46,14 +49,15 @@ class Membership:
         self,
         loop: Loop,
         presence: Presence,
-        forget: Callable[[Sequence[Partition]], dict[Partition, int]],
+        forget: Callable[[Sequence[Partition]], dict[Partition, Commit]],
         fail: Callable[[Exception], None],
     ) -> None:
         """Own nothing yet. `fail` takes what the owner's own code raised."""
         self.owned: frozenset[Partition] = frozenset()
         self.paused: set[Partition] = set()
         self.gone: set[Partition] = set()
-        self.committed_last: Mapping[Partition, int] = {}
+        self.unread: set[Partition] = set()
+        self.committed_last: Mapping[Partition, Commit] = {}
         self._loop = loop
         self._presence = presence
         self._forget = forget
@@ -70,18 +74,53 @@ class Membership:
 
     def assigned(self, client: Consumer, parts: Sequence[TopicPartition]) -> None:
         """Start partitions where the group stands, or at their beginning where it has never been."""
-        names = [Partition(part.topic, part.partition) for part in parts]
+        try:
+            found = client.committed(list(parts), timeout=LOOKUP_SECONDS) if parts else []
+        except KafkaException:
+            found = None
+        if found is None or any(part.error is not None for part in found):
+            client.incremental_assign(list(parts))
+            client.pause(list(parts))
+            self.unread |= _names(parts)
+            return
         # The client wants this call for an empty list too: it ends the rebalance.
-        client.incremental_assign(self._starts(client, parts))
-        stale = self.paused.intersection(names)
+        self._begin(client, found)
+
+    def read_again(self, client: Consumer) -> str | None:
+        """Start the partitions that are `unread`; returns what hindered it. Blocks for `LOOKUP_SECONDS` at most."""
+        if not self.unread:
+            return None
+        parts = [TopicPartition(*name) for name in sorted(self.unread)]
+        try:
+            found = client.committed(parts, timeout=LOOKUP_SECONDS)
+        except KafkaException as error:
+            return str(error.args[0].str())
+        # Looked at again: the client may have lost some meanwhile.
+        known = [part for part in found if part.error is None and _name(part) in self.unread]
+        self.unread -= _names(known)
+        if known:
+            client.incremental_unassign([TopicPartition(part.topic, part.partition) for part in known])
+            self.paused |= _names(known)  # by `assigned`
+            self._begin(client, known)
+        return None
+
+    def _begin(self, client: Consumer, found: Sequence[TopicPartition]) -> None:
+        """Read partitions from what the group has committed on, and tell the owner of them."""
+        commits = {
+            _name(part): Commit(part.offset, part.metadata or "") if part.offset >= 0 else None for part in found
+        }
+        client.incremental_assign(
+            [TopicPartition(*name, commit.offset if commit else OFFSET_BEGINNING) for name, commit in commits.items()]
+        )
+        stale = self.paused.intersection(commits)
         if stale:
             # librdkafka keeps the mark of a pause even while a partition is somebody else's.
             client.resume([TopicPartition(*name) for name in stale])
             self.paused -= stale
-        self.owned |= frozenset(names)
-        self._presence.seen(name.topic for name in names)
-        if names:
-            self._loop.tell(partial(self._guarded, partial(self._rebalance.assigned, names)))
+        self.owned |= frozenset(commits)
+        self._presence.seen(name.topic for name in commits)
+        if commits:
+            self._loop.tell(partial(self._guarded, partial(self._rebalance.assigned, commits)))
 
     def revoked(self, client: Consumer, parts: Sequence[TopicPartition]) -> None:
         """Commit what the owner says of partitions that leave. The client takes them away when this returns."""
@@ -103,6 +142,8 @@ class Membership:
     def lost(self, _client: Consumer, parts: Sequence[TopicPartition]) -> None:
         """Tell the owner of partitions that are gone: the group went on without us. Commits nothing."""
         names = self._drop(parts)
+        if not names:
+            return
         logs.get().warning(
             f"{len(names)} partitions were lost: the group went on without this member", action="partitions_lost"
         )
@@ -129,28 +170,16 @@ class Membership:
         client.incremental_unassign([part])
         client.incremental_assign([TopicPartition(*name, start)])
 
-    def _starts(self, client: Consumer, parts: Sequence[TopicPartition]) -> list[TopicPartition]:
-        if not parts:
-            return []
-        try:
-            starts = client.committed(list(parts), timeout=LOOKUP_SECONDS)
-        except KafkaException:
-            # The client then looks it up by itself, and reports where there is nothing (`bring_back`).
-            return list(parts)
-        for part in starts:
-            if part.error is None and part.offset < 0:
-                part.offset = OFFSET_BEGINNING
-        return starts
-
     # -------------------------------------------------------------- the owner, on the loop
 
     def _drop(self, parts: Sequence[TopicPartition]) -> list[Partition]:
-        names = [Partition(part.topic, part.partition) for part in parts]
-        self.owned = self.owned.difference(names)
-        self.gone.update(names)
-        return names
+        told = _names(parts) & self.owned
+        self.unread -= _names(parts)
+        self.owned = self.owned - told
+        self.gone.update(told)
+        return sorted(told)
 
-    def _release(self, names: Sequence[Partition]) -> dict[Partition, int]:
+    def _release(self, names: Sequence[Partition]) -> dict[Partition, Commit]:
         offsets = self._forget(names)
         answer = self._guarded(partial(self._rebalance.revoked, names)) or {}
         return {**offsets, **{name: at for name, at in answer.items() if name in names}}
@@ -159,7 +188,7 @@ class Membership:
         self._forget(names)
         self._guarded(partial(self._rebalance.lost, names))
 
-    def _commit(self, client: Consumer, offsets: Mapping[Partition, int]) -> None:
+    def _commit(self, client: Consumer, offsets: Mapping[Partition, Commit]) -> None:
         # Without a broker this call would block for as long as the group's session lasts.
         if not offsets or not self._presence.connected:
             return
@@ -177,3 +206,11 @@ class Membership:
         except Exception as error:
             self._fail(error)
             return None
+
+
+def _name(part: TopicPartition) -> Partition:
+    return Partition(part.topic, part.partition)
+
+
+def _names(parts: Sequence[TopicPartition]) -> frozenset[Partition]:
+    return frozenset(map(_name, parts))

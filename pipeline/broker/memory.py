@@ -188,7 +188,7 @@ class MemoryBroker:
     async def committed(self, group: str, topics: Iterable[str]) -> Mapping[Partition, int]:
         """Return where `group` stands; partitions it never committed are left out."""
         wanted = set(topics)
-        return {name: offset for name, offset in self.group(group).committed.items() if name.topic in wanted}
+        return {name: at.offset for name, at in self.group(group).committed.items() if name.topic in wanted}
 
     async def lag(self, group: str, topics: Iterable[str]) -> Mapping[Partition, int]:
         """Return how many offsets `group` is behind in every partition; where it never was, all that is kept."""

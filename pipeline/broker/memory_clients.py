@@ -10,7 +10,7 @@ from pipeline.broker.memory_group import Group
 from pipeline.broker.verdicts import out_of_range
 from pipeline.broker.wishes import Wishes
 from pipeline.core.ports import Delivered, Rebalance
-from pipeline.core.record import Outgoing, Partition, Position, Record
+from pipeline.core.record import Commit, Outgoing, Partition, Position, Record
 
 
 class Times(Protocol):
@@ -102,6 +102,7 @@ class MemoryConsumer:
         self._wishes = Wishes()
         self._next: dict[Partition, int] = {}
         self._paused: set[Partition] = set()
+        self._committed: dict[Partition, int] = {}
         self._reached: dict[Partition, int] = {}
         self._positions: dict[Partition, int] = {}
         self._waiter: asyncio.Future[None] | None = None
@@ -145,16 +146,20 @@ class MemoryConsumer:
         self._wishes.resume(partitions)
         self.wake()
 
-    def commit(self, offsets: Mapping[Partition, int]) -> None:
+    def commit(self, offsets: Mapping[Partition, Commit]) -> None:
         """Commit `offsets` soon."""
         self._wishes.commit(offsets)
         self.wake()
+
+    def committed(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        """Return how far this member has committed."""
+        return {name: self._committed[name] for name in partitions if name in self._committed}
 
     def positions(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         """Return where reading stood when the last `fetch` began."""
         return {name: self._positions[name] for name in partitions if name in self._positions}
 
-    async def close(self, offsets: Mapping[Partition, int]) -> None:
+    async def close(self, offsets: Mapping[Partition, Commit]) -> None:
         """Commit `offsets` and what still waits to be committed, and leave the group."""
         if self._closed or self._dead:
             return
@@ -193,7 +198,9 @@ class MemoryConsumer:
         self._paused = self._paused.union(pauses).difference(resumes)
         self._positions = dict(self._reached)
         records = self._read(limit)
-        self._group.committed.update(self._wishes.take_commits(self._next))
+        commits = self._wishes.take_commits(self._next)
+        self._group.committed.update(commits)
+        self._committed.update({name: commit.offset for name, commit in commits.items()})
         return records
 
     def _hear_of_loss(self) -> None:
@@ -216,11 +223,11 @@ class MemoryConsumer:
         self._group.give(names)
 
     def _receive(self) -> None:
-        names = self._group.take(self.number)
-        for name in names:
-            self._next[name] = self._group.committed.get(name, self._logs.range(name)[0])
-        if names:
-            self._rebalance.assigned(names)
+        found = {name: self._group.committed.get(name) for name in self._group.take(self.number)}
+        for name, commit in found.items():
+            self._next[name] = self._logs.range(name)[0] if commit is None else commit.offset
+        if found:
+            self._rebalance.assigned(found)
 
     def _forget(self, names: Sequence[Partition]) -> None:
         self._wishes.forget(names)
@@ -229,6 +236,7 @@ class MemoryConsumer:
             self._reached.pop(name, None)
             self._positions.pop(name, None)
             self._paused.discard(name)
+            self._committed.pop(name, None)
 
     def _read(self, limit: int) -> list[Record]:
         active = [name for name in self._next if name not in self._paused]

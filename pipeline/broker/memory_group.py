@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from pipeline.core.record import Partition
+from pipeline.core.record import Commit, Partition
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Group:
 
     def __init__(self, partitions: Callable[[], Iterable[Partition]]) -> None:
         """Begin without members. `partitions` are all there are in the broker."""
-        self.committed: dict[Partition, int] = {}
+        self.committed: dict[Partition, Commit] = {}
         self.owners: dict[Partition, int] = {}
         self._partitions = partitions
         self._members: dict[int, Member] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from pipeline.core.record import Partition
+from pipeline.core.record import Commit, Partition
 
 
 class Wishes:
@@ -16,8 +16,8 @@ class Wishes:
     def __init__(self) -> None:
         """Wish for nothing."""
         self._pauses: dict[Partition, bool] = {}
-        self._commits: dict[Partition, int] = {}
-        self._sent: dict[Partition, int] = {}
+        self._commits: dict[Partition, Commit] = {}
+        self._sent: dict[Partition, Commit] = {}
 
     @property
     def commits(self) -> bool:
@@ -32,13 +32,14 @@ class Wishes:
         """Ask to go on fetching."""
         self._pauses.update(dict.fromkeys(partitions, False))
 
-    def commit(self, offsets: Mapping[Partition, int]) -> None:
+    def commit(self, offsets: Mapping[Partition, Commit]) -> None:
         """Ask to commit; a newer wish for a partition replaces an older one."""
         self._commits.update(offsets)
 
     def recommit(self, offsets: Mapping[Partition, int]) -> None:
         """Ask once more for what was sent and failed, unless something newer was sent or asked for since."""
-        failed = {name: offset for name, offset in offsets.items() if self._sent.get(name) == offset}
+        sent = self._sent
+        failed = {name: sent[name] for name, offset in offsets.items() if name in sent and sent[name].offset == offset}
         self._commits = {**failed, **self._commits}
 
     def take_pauses(
@@ -51,16 +52,16 @@ class Wishes:
         change = {name: pause for name, pause in wanted.items() if name in owned and pause != (name in paused)}
         return [name for name, pause in change.items() if pause], [name for name, pause in change.items() if not pause]
 
-    def take_commits(self, owned: Collection[Partition]) -> dict[Partition, int]:
+    def take_commits(self, owned: Collection[Partition]) -> dict[Partition, Commit]:
         """Return what to send now. Wishes for partitions that are not owned are dropped: the broker would obey."""
         wanted, self._commits = self._commits, {}
         taken = {name: offset for name, offset in wanted.items() if name in owned}
         self._sent.update(taken)
         return taken
 
-    def forget(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+    def forget(self, partitions: Iterable[Partition]) -> dict[Partition, Commit]:
         """Drop all wishes for partitions that are leaving; returns the offsets that still waited to be committed."""
-        waiting: dict[Partition, int] = {}
+        waiting: dict[Partition, Commit] = {}
         for name in partitions:
             self._pauses.pop(name, None)
             self._sent.pop(name, None)

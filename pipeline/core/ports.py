@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from pipeline.core.payloads import Document, Passage, Payload
-from pipeline.core.record import Outgoing, Partition, Record
+from pipeline.core.record import Commit, Outgoing, Partition, Record
 
 P = TypeVar("P", bound=Payload)
 
@@ -62,12 +62,12 @@ class Producer(Protocol):
 class Rebalance(Protocol):
     """How a consumer's owner hears of its partitions. All three are called on the event loop and MUST NOT block."""
 
-    def assigned(self, partitions: Sequence[Partition]) -> None:
-        """Partitions arrived, to be read from their committed offsets on."""
+    def assigned(self, partitions: Mapping[Partition, Commit | None]) -> None:
+        """Partitions arrived, to be read from where the group stands; None: from the beginning."""
         ...
 
-    def revoked(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
-        """Partitions are leaving; returns the offsets to commit for them before they go."""
+    def revoked(self, partitions: Sequence[Partition]) -> Mapping[Partition, Commit]:
+        """Partitions are leaving; returns what to commit for them before they go."""
         ...
 
     def lost(self, partitions: Sequence[Partition]) -> None:
@@ -103,15 +103,19 @@ class Consumer(Protocol):
         """Go on fetching from `partitions`; nothing is lost or repeated in between."""
         ...
 
-    def commit(self, offsets: Mapping[Partition, int]) -> None:
-        """Commit `offsets` (the next offset to read) soon."""
+    def commit(self, offsets: Mapping[Partition, Commit]) -> None:
+        """Commit `offsets` soon. Each replaces what the group had, metadata included."""
+        ...
+
+    def committed(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        """Return how far commits of this member are acknowledged; partitions without any are left out."""
         ...
 
     def positions(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         """Return where reading stands, past transaction markers; partitions without a position are left out."""
         ...
 
-    async def close(self, offsets: Mapping[Partition, int]) -> None:
+    async def close(self, offsets: Mapping[Partition, Commit]) -> None:
         """Commit `offsets` for certain and leave the group. Idempotent."""
         ...
 

@@ -30,6 +30,13 @@ class Position(NamedTuple):
         return f"{self.topic}/{self.partition}/{self.offset}"
 
 
+class Commit(NamedTuple):
+    """What a group keeps of a partition: the next `offset` to read, and up to 4,095 ASCII characters beside it."""
+
+    offset: int
+    metadata: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """A consumed record. `timestamp_ms` is the broker's view of it, -1 where it has none."""

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from pipeline.core.offset_map import NOTHING, Progress, Unreadable, could_overflow, read, spell
 from pipeline.core.ports import Consumer
-from pipeline.core.record import Partition
+from pipeline.core.record import Commit, Partition
 from pipeline.runtime.plan import Plan
 from pipeline.runtime.window import limits_for
 from pipeline.runtime.work import Feed, Item, Part
+from pipeline.telemetry import logs
 
 RETRY_FEED = "retry"
 FULL = "window is full"
+CROWDED = "its offset map could overflow"
 
 
 class Assignment:
@@ -30,18 +33,18 @@ class Assignment:
         self._consumer = consumer
         self._dropped = dropped
 
-    def assigned(self, partitions: Sequence[Partition]) -> None:
+    def assigned(self, partitions: Mapping[Partition, Commit | None]) -> None:
         """Begin anew with each partition; one of a full feed starts paused. All other pauses are made again."""
         self.lost([name for name in partitions if name in self.parts])
         self._consumer.pause([name for name, part in self.parts.items() if part.pauses])
-        for name in partitions:
+        for name, commit in partitions.items():
             tier = self._plan.tiers.get(name.topic)
             feed = self.feeds[RETRY_FEED if tier else name.topic]
-            part = self.parts[name] = Part(name, feed, tier)
+            part = self.parts[name] = Part(name, feed, tier, _former(name, commit))
             if feed.window.full:
                 self.pause(part, FULL)
 
-    def revoked(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+    def revoked(self, partitions: Sequence[Partition]) -> Mapping[Partition, Commit]:
         """Let partitions go and say how far they came. What still runs for them is stale from here on."""
         leaving = [part for part in map(self.parts.get, partitions) if part]
         self.lost(partitions)
@@ -57,22 +60,22 @@ class Assignment:
                 for item in part.unsettled():
                     self._dropped(item)
 
-    def frontiers(self) -> dict[Partition, int]:
-        """Return the frontier of each part that has moved since it was last asked for."""
-        offsets = {
-            name: offset
-            for name, offset in self.last(list(self.parts.values())).items()
-            if offset != self.parts[name].committed
+    def commits(self) -> dict[Partition, Commit]:
+        """Return how far each part is in which anything has changed since this was last asked."""
+        commits = {
+            name: commit
+            for name, commit in self.last(list(self.parts.values())).items()
+            if commit != self.parts[name].committed
         }
-        for name, offset in offsets.items():
-            self.parts[name].committed = offset
-        return offsets
+        for name, commit in commits.items():
+            self.parts[name].committed = commit
+        return commits
 
-    def last(self, parts: Sequence[Part]) -> dict[Partition, int]:
-        """Return the frontier of each of `parts`, moved or not: an earlier commit may have failed in a rebalance."""
+    def last(self, parts: Sequence[Part]) -> dict[Partition, Commit]:
+        """Return how far each of `parts` is, changed or not: an earlier commit may have failed in a rebalance."""
         positions = self._consumer.positions([part.name for part in parts if not len(part.frontier)])
-        known = ((part.name, part.frontier.offset(positions.get(part.name))) for part in parts)
-        return {name: offset for name, offset in known if offset is not None}
+        known = ((part, part.frontier.offset(positions.get(part.name))) for part in parts)
+        return {part.name: _commit(part, offset) for part, offset in known if offset is not None}
 
     @property
     def owing(self) -> bool:
@@ -92,6 +95,15 @@ class Assignment:
             if not part.pauses and part.alive:
                 self._consumer.resume([part.name])
 
+    def crowd(self, part: Part) -> None:
+        """Take no more of a part whose offset map could overflow, until that is far off."""
+        span, owed = part.frontier.span, part.frontier.owed
+        if CROWDED in part.pauses:
+            if not could_overflow(span, 2 * owed):
+                self.resume(part, CROWDED)
+        elif could_overflow(span, owed):
+            self.pause(part, CROWDED)
+
     def balance(self, feed: Feed) -> None:
         """Pause or resume all partitions of a feed as its window fills and empties."""
         if not feed.window.update():
@@ -100,3 +112,21 @@ class Assignment:
         for part in self.parts.values():
             if part.feed is feed:
                 change(part, FULL)
+
+
+def _former(name: Partition, commit: Commit | None) -> Progress:
+    """Read what the last owner of a partition has left; what cannot be read is as if nothing were there."""
+    if commit is None:
+        return NOTHING
+    try:
+        return read(commit.offset, commit.metadata)
+    except Unreadable as unreadable:
+        logs.get().warning(
+            f"the commit metadata of {name.topic}/{name.number} are ignored, so records may be repeated: {unreadable}",
+            action="metadata_ignored",
+        )
+        return NOTHING
+
+
+def _commit(part: Part, frontier: int) -> Commit:
+    return Commit(frontier, spell(frontier, Progress(part.frontier.settled(frontier))))

@@ -32,9 +32,9 @@ class Intake:
         self._rests: WaitingRoom[Item] = WaitingRoom(clock)
 
     def book(self, record: Record) -> Item | None:
-        """Take a record into its partition's frontier; None where the partition is not ours (any more)."""
+        """Take a record into its partition's frontier; None where it is settled already, or the partition not ours."""
         part = self._assignment.parts.get((record.topic, record.partition))  # type: ignore[call-overload]  # a plain tuple equals the named one
-        if part is None:
+        if part is None or part.frontier.has(record.offset):
             return None
         item = Item(record, part)
         part.frontier.take(item)

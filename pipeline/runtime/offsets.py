@@ -1,9 +1,10 @@
-"""The contiguous commit frontier of one partition. Pure: no clock, no I/O."""
+"""The commit frontier of one partition, and what is settled beyond it. Pure: no clock, no I/O."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 
 class Taken:
@@ -18,36 +19,74 @@ class Taken:
 
 
 class Frontier:
-    """Which offset of a partition may be committed: everything below it is settled.
+    """Which offset of a partition may be committed (everything below it is settled), and the offset map beyond it.
 
     Gaps between offsets (compaction, transaction markers) count as settled, so with nothing open the frontier is the
-    consumer's position and lag reaches 0.
+    consumer's position and lag reaches 0. `known`: what a former owner has settled, ascending and disjoint; those
+    records are not taken again, and stay in the map until the frontier has passed them.
     """
 
-    __slots__ = ("_next", "_open")
+    __slots__ = ("_known", "_next", "_open", "_top", "owed")
 
-    def __init__(self) -> None:
+    def __init__(self, known: Sequence[range] = ()) -> None:
         """Begin with nothing taken."""
         self._open: deque[Taken] = deque()
         self._next: int | None = None
+        self._known = deque(known)
+        self._top = 0
+        self.owed = 0
+
+    def has(self, offset: int) -> bool:
+        """Whether a former owner has settled `offset`; asked once for each record, in rising order, before `take`."""
+        known = self._known
+        while known and known[0].stop <= offset:
+            known.popleft()
+        if not known or offset < known[0].start:
+            return False
+        self._top = offset + 1
+        if not self._open:
+            self._next = self._top
+        return True
 
     def take(self, taken: Taken) -> None:
         """Add a record; offsets arrive in rising order."""
         self._open.append(taken)
+        self._top = taken.offset + 1
+        self.owed += 1
 
     def settle(self, taken: Taken) -> None:
         """Mark a record as settled, in any order; doing it twice changes nothing."""
+        if taken.settled:
+            return
         taken.settled = True
+        self.owed -= 1
         opened = self._open
         while opened and opened[0].settled:
             self._next = opened.popleft().offset + 1
+        if not opened:
+            self._next = self._top
 
     def offset(self, position: int | None = None) -> int | None:
         """Return the offset to commit, or None while nothing was settled. `position` is where reading stands."""
         if self._open:
-            return None if self._next is None else self._open[0].offset
-        known = [offset for offset in (self._next, position) if offset is not None]
-        return max(known, default=None)
+            moved = self._next is not None or self.owed < len(self._open)
+            return self._open[0].offset if moved else None
+        reached = [offset for offset in (self._next, position) if offset is not None]
+        return max(reached, default=None)
+
+    def settled(self, frontier: int) -> tuple[range, ...]:
+        """Return the offset map: ascending, disjoint ranges beyond `frontier`, which is what `offset` has returned."""
+        unsettled = [taken.offset for taken in self._open if not taken.settled]
+        holes = [
+            range(one + 1, following) for one, following in pairwise([*unsettled, self._top]) if one + 1 < following
+        ]
+        ahead = [range(max(one.start, self._top, frontier), one.stop) for one in self._known]
+        return tuple(_joined([*holes, *ahead]))
+
+    @property
+    def span(self) -> int:
+        """How many offsets stand between the frontier and the newest record."""
+        return self._top - self._open[0].offset if self._open else 0
 
     def unsettled(self) -> Iterator[Taken]:
         """Go through what is still owed, oldest first."""
@@ -56,3 +95,17 @@ class Frontier:
     def __len__(self) -> int:
         """Count what stands between the frontier and the newest record."""
         return len(self._open)
+
+
+def _joined(ranges: Sequence[range]) -> Iterator[range]:
+    """Join ranges that touch, and drop empty ones."""
+    last = range(0)
+    for one in filter(None, ranges):
+        if last and one.start == last.stop:
+            last = range(last.start, one.stop)
+            continue
+        if last:
+            yield last
+        last = one
+    if last:
+        yield last

@@ -98,6 +98,8 @@ class Runner:
             if item is not None:
                 self._intake.admit(item)
         self._count(len(records))
+        for part in self._assignment.parts.values():
+            self._assignment.crowd(part)
         for feed in self._assignment.feeds.values():
             self._assignment.balance(feed)
         self._commit()
@@ -174,9 +176,9 @@ class Runner:
         if now < self._next_commit:
             return
         self._next_commit = now + COMMIT_SECONDS
-        offsets = self._assignment.frontiers()
-        if offsets:
-            self._kit.consumer.commit(offsets)
+        commits = self._assignment.commits()
+        if commits:
+            self._kit.consumer.commit(commits)
             self._kit.observer.committed(self.plan)
 
     def _stop_for(self, halt: Halt) -> None:

@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Iterator
 
 from pipeline.core.headers import Tries
-from pipeline.core.record import Partition, Record
+from pipeline.core.offset_map import NOTHING, Progress
+from pipeline.core.record import Commit, Partition, Record
 from pipeline.core.retry import Tier
 from pipeline.runtime.keys import KeyQueues
 from pipeline.runtime.offsets import Frontier, Taken
@@ -35,18 +36,18 @@ class Part:
 
     __slots__ = ("alive", "committed", "feed", "frontier", "held", "jammed", "keys", "name", "pauses", "tier")
 
-    def __init__(self, name: Partition, feed: Feed, tier: Tier | None) -> None:
-        """Begin with nothing taken."""
+    def __init__(self, name: Partition, feed: Feed, tier: Tier | None, former: Progress = NOTHING) -> None:
+        """Begin with nothing taken. `former` is what the partition's last owner has left word of."""
         self.name = name
         self.feed = feed
         self.tier = tier
         self.alive = True
-        self.frontier = Frontier()
+        self.frontier = Frontier(former.settled)
         self.keys: KeyQueues[Item] = KeyQueues()
         self.held: deque[Item] = deque()
         self.jammed: set[bytes | None] = set()
         self.pauses: set[str] = set()
-        self.committed: int | None = None
+        self.committed: Commit | None = None
 
     def unsettled(self) -> Iterator[Item]:
         """Go through the items still owed."""

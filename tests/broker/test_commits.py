@@ -13,7 +13,7 @@ from pipeline.broker.commits import LAST_COMMIT_SECONDS, RECOMMIT_SECONDS, Commi
 from pipeline.broker.presence import Presence
 from pipeline.broker.wishes import Wishes
 from pipeline.core.errors import Halt
-from pipeline.core.record import Partition
+from pipeline.core.record import Commit, Partition
 
 A, B = Partition("t", 0), Partition("t", 1)
 OWNED = {A, B}
@@ -77,7 +77,7 @@ class Setting:
 
     def send(self, **offsets: int) -> None:
         """Wish for commits of partitions a and b, and send."""
-        self.wishes.commit({{"a": A, "b": B}[name]: offset for name, offset in offsets.items()})
+        self.wishes.commit({{"a": A, "b": B}[name]: Commit(offset) for name, offset in offsets.items()})
         self.commits.send(self.client, OWNED)
 
 
@@ -92,7 +92,7 @@ def test_sent_once(setting: Setting) -> None:
     setting.send()
     setting.send(a=3, b=5)
     setting.send()
-    setting.wishes.commit({Partition("other", 0): 1})
+    setting.wishes.commit({Partition("other", 0): Commit(1)})
     setting.send()
     assert setting.fake.sent == [{0: 3, 1: 5}]
 
@@ -152,7 +152,7 @@ def test_finish(setting: Setting) -> None:
     """The last commit is sent until it succeeds; answers to earlier ones are not taken for its own."""
     setting.fake.answers = [None, KafkaError.REBALANCE_IN_PROGRESS, None]
     setting.send(a=2)
-    assert setting.commits.finish(setting.client, {A: 3})
+    assert setting.commits.finish(setting.client, {A: Commit(3)})
     assert setting.fake.sent == [{0: 2}, {0: 3}, {0: 3}]
 
 
@@ -165,5 +165,5 @@ def test_finish_with_nothing(setting: Setting) -> None:
 def test_finish_without_a_broker(setting: Setting) -> None:
     """Without an answer the last commit is given up after a few seconds."""
     begin = setting.now
-    assert not setting.commits.finish(setting.client, {A: 3})
+    assert not setting.commits.finish(setting.client, {A: Commit(3)})
     assert LAST_COMMIT_SECONDS <= setting.now - begin < LAST_COMMIT_SECONDS + 1

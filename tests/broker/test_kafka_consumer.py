@@ -16,7 +16,7 @@ from pipeline.broker.config import GroupProtocol, KafkaConfig
 from pipeline.broker.kafka import open_consumer, open_producer
 from pipeline.broker.kafka_consumer import KafkaConsumer
 from pipeline.core.errors import ConfigurationError
-from pipeline.core.record import Outgoing, Partition, Record
+from pipeline.core.record import Commit, Outgoing, Partition, Record
 from pipeline.devkit.kafka import Broker, EmbeddedKafkaConfig, embedded_kafka
 from tests.broker.kafka_bench import kafka_bench
 from tests.contracts.broker_bench import (
@@ -76,7 +76,7 @@ class TestOnABroker:
             end = (await bench.cluster.end_offsets([topic]))[name]
             assert end == 6
             await turn([consumer], lambda: consumer.positions([name]) == {name: end})
-            await consumer.close(consumer.positions([name]))
+            await consumer.close({name: Commit(end)})
             assert await bench.cluster.lag(group, [topic]) == {name: 0}
 
     @BOTH
@@ -135,7 +135,7 @@ class TestOnABroker:
             await broker.process.kill()
             answers: list[Exception | None] = []
             producer.send(Outgoing(topic, None, b"while it was away"), answers.append)
-            consumer.commit({Partition(topic, 0): 5})
+            consumer.commit({Partition(topic, 0): Commit(5)})
             await turn([consumer], lambda: not consumer.connected())
             await nothing(consumer)
             assert answers == []
@@ -146,7 +146,7 @@ class TestOnABroker:
             while b"while it was away" not in values(taken):
                 taken += await consumer.fetch(500, TURN)
             assert set(values(taken)) == {*numbers(10), b"while it was away"}
-            await consumer.close({Partition(topic, 0): 11})
+            await consumer.close({Partition(topic, 0): Commit(11)})
             assert await bench.cluster.lag(group, [topic]) == {Partition(topic, 0): 0}
 
     @pytest.mark.within(120)
@@ -161,7 +161,7 @@ class TestOnABroker:
             assert broker.process is not None
             await broker.process.kill()
             async with asyncio.timeout(30):
-                await consumer.close({Partition(topic, 0): 10})
+                await consumer.close({Partition(topic, 0): Commit(10)})
             assert owner.was_revoked + owner.was_lost == [Partition(topic, 0)]
             await broker.restart()
 

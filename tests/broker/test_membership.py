@@ -12,7 +12,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from pipeline.broker.membership import Membership
 from pipeline.broker.presence import Presence
 from pipeline.core.errors import Halt
-from pipeline.core.record import Partition
+from pipeline.core.record import Commit, Partition
 
 T = TypeVar("T")
 A, B = Partition("t", 0), Partition("t", 1)
@@ -59,6 +59,10 @@ class Client:
         """Keep."""
         self._keep("unassign", parts)
 
+    def pause(self, parts: list[TopicPartition]) -> None:
+        """Keep."""
+        self._keep("pause", parts)
+
     def resume(self, parts: list[TopicPartition]) -> None:
         """Keep."""
         self._keep("resume", parts)
@@ -74,15 +78,17 @@ class Client:
 class Owner:
     """Hears; answers with offsets or an exception."""
 
-    offsets: dict[Partition, int] = field(default_factory=dict)
+    offsets: dict[Partition, Commit] = field(default_factory=dict)
     error: Exception | None = None
     heard: list[tuple[str, list[int]]] = field(default_factory=list)
+    found: dict[Partition, Commit | None] = field(default_factory=dict)
 
-    def assigned(self, partitions: Sequence[Partition]) -> None:
+    def assigned(self, partitions: Mapping[Partition, Commit | None]) -> None:
         """Hear of partitions."""
-        self._hear("assigned", partitions)
+        self._hear("assigned", list(partitions))
+        self.found.update(partitions)
 
-    def revoked(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+    def revoked(self, partitions: Sequence[Partition]) -> Mapping[Partition, Commit]:
         """Hear of their leaving."""
         self._hear("revoked", partitions)
         return self.offsets
@@ -118,13 +124,13 @@ class Group:
         """Join."""
         self.fake, self.owner, self.loop = Client(), Owner(), Here()
         self.client = cast(Consumer, self.fake)
-        self.waiting: dict[Partition, int] = {}
+        self.waiting: dict[Partition, Commit] = {}
         self.failures: list[Exception] = []
         self.presence = Presence("g")
         self.member = Membership(self.loop, self.presence, self.forget, self.failures.append)
         self.member.join(self.client, ["t"], self.owner)
 
-    def forget(self, names: Sequence[Partition]) -> dict[Partition, int]:
+    def forget(self, names: Sequence[Partition]) -> dict[Partition, Commit]:
         """What still waited to be committed."""
         return {name: self.waiting.pop(name) for name in names if name in self.waiting}
 
@@ -158,10 +164,31 @@ def test_start_is_explicit(group: Group) -> None:
 
 
 def test_start_that_cannot_be_looked_up(group: Group) -> None:
-    """Where no coordinator answers the client is left to look it up: nothing is skipped for it."""
+    """Where no coordinator answers nothing is read, and the owner hears nothing, until it is known where to begin."""
+    group.fake.broken, group.fake.stands = failure(KafkaError._TIMED_OUT), {A: 5}
+    group.assign(A)
+    assert group.fake.done == [("assign", [(0, -1001)]), ("pause", [(0, -1001)])]
+    assert group.member.read_again(group.client) is not None
+    assert (group.owner.heard, group.member.owned) == ([], frozenset())
+    group.fake.broken = None
+    group.fake.done.clear()
+    assert group.member.read_again(group.client) is None
+    assert group.fake.done == [("unassign", [(0, -1001)]), ("assign", [(0, 5)]), ("resume", [(0, -1001)])]
+    assert group.owner.found == {A: Commit(5)}
+    assert group.member.owned == {A}
+
+
+@pytest.mark.parametrize("how", ["revoke", "lose"])
+def test_what_was_never_known_leaves_in_silence(group: Group, how: str) -> None:
+    """A partition that leaves before it was known where it stands was never the owner's, and nothing is committed."""
     group.fake.broken = failure(KafkaError._TIMED_OUT)
     group.assign(A)
-    assert group.fake.done == [("assign", [(0, -1001)])]
+    group.fake.broken = None
+    group.fake.done.clear()
+    leave = group.member.revoked if how == "revoke" else group.member.lost
+    leave(group.client, [TopicPartition(*A)])
+    assert group.member.read_again(group.client) is None
+    assert (group.owner.heard, group.fake.done) == ([], [])
 
 
 def test_empty_assignment(group: Group) -> None:
@@ -187,8 +214,8 @@ def test_revocation_commits_both(group: Group) -> None:
     """The owner's word is committed, and what still waited; the owner's is newer. Others' partitions are left alone."""
     group.assign(A, B)
     group.fake.done.clear()
-    group.owner.offsets = {A: 7, Partition("t", 9): 1}
-    group.waiting = {A: 5, B: 3}
+    group.owner.offsets = {A: Commit(7), Partition("t", 9): Commit(1)}
+    group.waiting = {A: Commit(5), B: Commit(3)}
     group.revoke(A, B)
     assert group.fake.done == [("commit", [(0, 7), (1, 3)])]
     assert group.member.owned == frozenset()
@@ -200,7 +227,7 @@ def test_revocation_without_a_broker(group: Group) -> None:
     group.assign(A)
     group.fake.done.clear()
     group.presence.away("down")
-    group.owner.offsets = {A: 7}
+    group.owner.offsets = {A: Commit(7)}
     group.revoke(A)
     assert group.fake.done == []
     assert group.owner.heard[-1] == ("revoked", [0])
@@ -211,7 +238,7 @@ def test_revocation_whose_commit_fails(group: Group, code: int) -> None:
     """A commit that fails at a revocation does not stop it: the next owner repeats."""
     group.assign(A)
     group.fake.broken = failure(code)
-    group.owner.offsets = {A: 7}
+    group.owner.offsets = {A: Commit(7)}
     group.revoke(A)
     assert group.member.owned == frozenset()
     assert group.failures == []
@@ -221,8 +248,8 @@ def test_revocation_of_what_was_committed_last(group: Group) -> None:
     """What was committed for certain just before is not committed again."""
     group.assign(A)
     group.fake.done.clear()
-    group.member.committed_last = {A: 7}
-    group.owner.offsets = {A: 7}
+    group.member.committed_last = {A: Commit(7)}
+    group.owner.offsets = {A: Commit(7)}
     group.revoke(A)
     assert group.fake.done == []
 
@@ -231,7 +258,7 @@ def test_revocation_that_the_loop_misses(group: Group) -> None:
     """Where the loop does not listen in time nothing is committed, and the owner hears that the partitions are lost."""
     group.assign(A)
     group.fake.done.clear()
-    group.waiting = {A: 5}
+    group.waiting = {A: Commit(5)}
     group.loop.deaf = True
     group.revoke(A)
     assert group.fake.done == []
@@ -243,8 +270,8 @@ def test_loss(group: Group) -> None:
     """Lost partitions are forgotten, and nothing is committed for them."""
     group.assign(A)
     group.fake.done.clear()
-    group.waiting = {A: 5}
-    group.owner.offsets = {A: 7}
+    group.waiting = {A: Commit(5)}
+    group.owner.offsets = {A: Commit(7)}
     group.member.lost(group.client, _parts([A]))
     assert group.fake.done == []
     assert group.owner.heard[-1] == ("lost", [0])
@@ -257,7 +284,7 @@ def test_owner_that_raises(group: Group) -> None:
     group.assign(A)
     group.fake.done.clear()
     group.owner.error = ZeroDivisionError("broken")
-    group.waiting = {A: 5}
+    group.waiting = {A: Commit(5)}
     group.revoke(A)
     assert group.failures == [group.owner.error]
     assert group.fake.done == [("commit", [(0, 5)])]

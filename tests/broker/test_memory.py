@@ -13,7 +13,7 @@ import pytest
 from pipeline.broker.memory import MemoryBroker, MemoryTimes
 from pipeline.broker.memory_clients import MemoryConsumer, MemoryProducer
 from pipeline.broker.topics import TopicSpec
-from pipeline.core.record import Outgoing, Partition
+from pipeline.core.record import Commit, Outgoing, Partition
 from pipeline.devkit.clock import wall
 from tests.contracts.broker_bench import PATIENCE, Bench, Opens, Owner, turn
 from tests.contracts.broker_contract import BrokerContract
@@ -128,10 +128,10 @@ async def test_killed_fetch_never_returns() -> None:
     consumer.subscribe(["t"], owner)
     await turn([consumer], lambda: bool(owner.owned))
     broker.kill(consumer)
-    consumer.commit({Partition("t", 0): 0})
+    consumer.commit({Partition("t", 0): Commit(0)})
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(100 * SESSION):
             await consumer.fetch(1, 1.0)
     assert not consumer.connected()
-    await consumer.close({Partition("t", 0): 0})
+    await consumer.close({Partition("t", 0): Commit(0)})
     assert await broker.committed("g", ["t"]) == {}

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.broker.wishes import Wishes
-from pipeline.core.record import Partition
+from pipeline.core.record import Commit, Partition
 
 A, B, C = (Partition("topic", number) for number in range(3))
 PARTITIONS = st.sampled_from([A, B, C])
@@ -33,28 +33,28 @@ def test_resume_of_what_is_paused() -> None:
 def test_newest_commit_is_sent() -> None:
     """Of several offsets for a partition the newest wish is sent, once; what is not owned is dropped."""
     wishes = Wishes()
-    wishes.commit({A: 3, B: 9})
-    wishes.commit({A: 5, C: 1})
-    assert [wishes.commits, wishes.take_commits({A, B}), wishes.commits] == [True, {A: 5, B: 9}, False]
+    wishes.commit({A: Commit(3), B: Commit(9)})
+    wishes.commit({A: Commit(5), C: Commit(1)})
+    assert [wishes.commits, wishes.take_commits({A, B}), wishes.commits] == [True, {A: Commit(5), B: Commit(9)}, False]
     assert wishes.take_commits({A, B, C}) == {}
 
 
 def test_failed_commit_is_sent_again() -> None:
     """What failed is sent again, and gives way to a newer wish."""
     wishes = Wishes()
-    wishes.commit({A: 5, B: 9})
+    wishes.commit({A: Commit(5), B: Commit(9)})
     wishes.take_commits({A, B})
-    wishes.commit({A: 7})
+    wishes.commit({A: Commit(7)})
     wishes.recommit({A: 5, B: 9})
-    assert wishes.take_commits({A, B}) == {A: 7, B: 9}
+    assert wishes.take_commits({A, B}) == {A: Commit(7), B: Commit(9)}
 
 
 def test_failed_commit_never_overtakes() -> None:
     """A failure that is heard after something newer was sent does not take the group back."""
     wishes = Wishes()
-    wishes.commit({A: 5})
+    wishes.commit({A: Commit(5)})
     wishes.take_commits({A})
-    wishes.commit({A: 8})
+    wishes.commit({A: Commit(8)})
     wishes.take_commits({A})
     wishes.recommit({A: 5})
     assert wishes.take_commits({A}) == {}
@@ -64,8 +64,8 @@ def test_forgotten_partitions() -> None:
     """A partition that leaves takes its wishes along; the offset that still waited is handed back."""
     wishes = Wishes()
     wishes.pause([A, B])
-    wishes.commit({A: 5})
-    assert wishes.forget([A, C]) == {A: 5}
+    wishes.commit({A: Commit(5)})
+    assert wishes.forget([A, C]) == {A: Commit(5)}
     assert wishes.take_pauses({A, B}, set()) == ([B], [])
     assert wishes.take_commits({A}) == {}
     wishes.recommit({A: 5})

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from pipeline.broker.topics import Creation, TopicSpec, TopicState
 from pipeline.core.ports import Consumer, Producer
-from pipeline.core.record import Outgoing, Partition, Record
+from pipeline.core.record import Commit, Outgoing, Partition, Record
 
 PATIENCE = 3.0
 """Seconds after which the contract's impatient member is put out of its group."""
@@ -82,18 +82,20 @@ class Owner:
         """Own nothing."""
         self.owned: set[Partition] = set()
         self.was_assigned: list[Partition] = []
+        self.found: dict[Partition, Commit | None] = {}
         self.was_revoked: list[Partition] = []
         self.was_lost: list[Partition] = []
-        self.offsets: dict[Partition, int] = {}
+        self.offsets: dict[Partition, Commit] = {}
         self.loop = asyncio.get_running_loop()
 
-    def assigned(self, partitions: Sequence[Partition]) -> None:
+    def assigned(self, partitions: Mapping[Partition, Commit | None]) -> None:
         """Note what came."""
         assert asyncio.get_running_loop() is self.loop
         self.was_assigned += partitions
+        self.found.update(partitions)
         self.owned.update(partitions)
 
-    def revoked(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+    def revoked(self, partitions: Sequence[Partition]) -> Mapping[Partition, Commit]:
         """Note what goes and say how far it came."""
         assert asyncio.get_running_loop() is self.loop
         self.was_revoked += partitions
@@ -109,7 +111,7 @@ class Owner:
     def read(self, records: Iterable[Record]) -> None:
         """Take the records for done: they will be committed when their partition goes."""
         for record in records:
-            self.offsets[Partition(record.topic, record.partition)] = record.offset + 1
+            self.offsets[Partition(record.topic, record.partition)] = Commit(record.offset + 1)
 
 
 async def new_topic(

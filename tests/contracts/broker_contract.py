@@ -6,7 +6,7 @@ A test module makes a class of `BrokerContract` with a fixture `opened`, which o
 from __future__ import annotations
 
 from pipeline.broker.topics import TopicSpec
-from pipeline.core.record import Partition
+from pipeline.core.record import Commit, Partition
 from tests.contracts.broker_bench import Opens, Owner, fill, new_topic, take
 from tests.contracts.broker_groups import CommitFacts, GroupFacts
 from tests.contracts.broker_reading import ReadingFacts
@@ -42,7 +42,7 @@ class AdminFacts:
             consumer = bench.consumer(group)
             consumer.subscribe([topic], Owner())
             await take(consumer, 16)
-            await consumer.close({first: 10, second: 9})
+            await consumer.close({first: Commit(10), second: Commit(9)})
             assert await bench.cluster.lag(group, [topic]) == {first: 0, second: 1}
 
     async def test_delete(self, opened: Opens) -> None:

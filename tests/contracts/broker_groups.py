@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from pipeline.core.record import Outgoing, Partition
+from pipeline.core.record import Commit, Outgoing, Partition
 from tests.contracts.broker_bench import (
     PATIENCE,
     TURN,
@@ -33,12 +33,46 @@ class CommitFacts:
             consumer = bench.consumer(group)
             consumer.subscribe([topic], Owner())
             assert values(await take(consumer, 10)) == numbers(10)
-            consumer.commit({Partition(topic, 0): 4})
+            consumer.commit({Partition(topic, 0): Commit(4)})
             await consumer.fetch(500, TURN)
             await consumer.close({})
             following = bench.consumer(group)
             following.subscribe([topic], Owner())
             assert values(await take(following, 6)) == numbers(10)[4:]
+
+    async def test_metadata_goes_along(self, opened: Opens) -> None:
+        """The next owner of a partition is told what was committed, its metadata to the last of 4,095 characters; a
+        commit without metadata wipes it, and a partition never committed comes without anything."""
+        async with opened() as bench:
+            topic, group = await new_topic(bench, partitions=3), bench.name()
+            names = [Partition(topic, number) for number in range(3)]
+            await fill(bench, topic, 3, partitions=3)
+            long = "".join(chr(33 + place % 94) for place in range(4095))
+            for commits in ({names[0]: Commit(1, "one"), names[1]: Commit(1, "two")}, {names[1]: Commit(1)}):
+                consumer, owner = bench.consumer(group), Owner()
+                consumer.subscribe([topic], owner)
+                await turn([consumer], lambda owner=owner: len(owner.found) == 3)  # type: ignore[misc]  # bound on purpose
+                await consumer.close({names[0]: Commit(1, long), **commits})
+            last, owner = bench.consumer(group), Owner()
+            last.subscribe([topic], owner)
+            await turn([last], lambda: len(owner.found) == 3)
+            assert owner.found == {names[0]: Commit(1, long), names[1]: Commit(1), names[2]: None}
+
+    async def test_commits_are_acknowledged(self, opened: Opens) -> None:
+        """A member can see how far its own commits have come, and forgets it with the partition."""
+        async with opened() as bench:
+            topic, group = await new_topic(bench, partitions=2), bench.name()
+            consumer, owner = bench.consumer(group), Owner()
+            consumer.subscribe([topic], owner)
+            await turn([consumer], lambda: len(owner.owned) == 2)
+            names = sorted(owner.owned)
+            assert consumer.committed(names) == {}
+            consumer.commit({names[0]: Commit(0, "here")})
+            await turn([consumer], lambda: consumer.committed(names) == {names[0]: 0})
+            other, newcomer = bench.consumer(group), Owner()
+            other.subscribe([topic], newcomer)
+            await turn([consumer, other], lambda: len(newcomer.owned) == 1)
+            assert set(consumer.committed(names)) <= owner.owned
 
     async def test_commit_is_soon(self, opened: Opens) -> None:
         """A commit that was asked for takes place with the fetches that follow."""
@@ -49,8 +83,8 @@ class CommitFacts:
             consumer.subscribe([topic], Owner())
             await take(consumer, 10)
             assert await bench.cluster.committed(group, [topic]) == {}
-            consumer.commit({Partition(topic, 0): 4})
-            consumer.commit({Partition(topic, 0): 6})
+            consumer.commit({Partition(topic, 0): Commit(4)})
+            consumer.commit({Partition(topic, 0): Commit(6)})
             for _ in range(50):
                 await consumer.fetch(500, TURN)
                 if await bench.cluster.committed(group, [topic]):
@@ -66,11 +100,11 @@ class CommitFacts:
             consumer, owner = bench.consumer(group), Owner()
             consumer.subscribe([topic], owner)
             await take(consumer, 20)
-            consumer.commit({Partition(topic, 0): 5})
-            await consumer.close({Partition(topic, 1): 7})
+            consumer.commit({Partition(topic, 0): Commit(5)})
+            await consumer.close({Partition(topic, 1): Commit(7)})
             assert await bench.cluster.committed(group, [topic]) == {Partition(topic, 0): 5, Partition(topic, 1): 7}
             assert owner.was_revoked == [Partition(topic, 0), Partition(topic, 1)]
-            await consumer.close({Partition(topic, 1): 2})
+            await consumer.close({Partition(topic, 1): Commit(2)})
             assert await bench.cluster.committed(group, [topic]) == {Partition(topic, 0): 5, Partition(topic, 1): 7}
             assert list(await consumer.fetch(500, TURN)) == []
 
@@ -81,7 +115,7 @@ class CommitFacts:
             await bench.consumer(group).close({})
             consumer = bench.consumer(group)
             consumer.subscribe([topic], Owner())
-            await consumer.close({Partition(topic, 0): 1})
+            await consumer.close({Partition(topic, 0): Commit(1)})
             assert await bench.cluster.committed(group, [topic]) == {}
 
     async def test_close_while_a_fetch_waits(self, opened: Opens) -> None:
@@ -102,9 +136,9 @@ class CommitFacts:
             consumer, owner = bench.consumer(group), Owner()
             consumer.subscribe([topic], owner)
             await turn([consumer], lambda: bool(owner.owned))
-            consumer.commit({Partition(other, 0): 0, Partition(topic, 0): 0})
+            consumer.commit({Partition(other, 0): Commit(0), Partition(topic, 0): Commit(0)})
             await nothing(consumer)
-            await consumer.close({Partition(other, 0): 0})
+            await consumer.close({Partition(other, 0): Commit(0)})
             assert await bench.cluster.committed(group, [topic, other]) == {Partition(topic, 0): 0}
 
     async def test_groups_do_not_share(self, opened: Opens) -> None:
@@ -117,7 +151,7 @@ class CommitFacts:
                 consumer = bench.consumer(group)
                 consumer.subscribe([topic], Owner())
                 assert values(await take(consumer, 5)) == numbers(5)
-                await consumer.close({Partition(topic, 0): offset})
+                await consumer.close({Partition(topic, 0): Commit(offset)})
                 assert await bench.cluster.committed(group, [topic]) == {Partition(topic, 0): offset}
 
 
@@ -157,8 +191,8 @@ class GroupFacts:
             first, owner = bench.consumer(group), Owner()
             first.subscribe([topic], owner)
             await take(first, 20)
-            owner.offsets = {Partition(topic, 0): 6}
-            first.commit({Partition(topic, 1): 8})
+            owner.offsets = {Partition(topic, 0): Commit(6)}
+            first.commit({Partition(topic, 1): Commit(8)})
             second, newcomer = bench.consumer(group), Owner()
             second.subscribe([topic], newcomer)
             taken = await turn([first, second], lambda: len(newcomer.owned) == 1)
@@ -210,8 +244,10 @@ class GroupFacts:
             assert moved.number in {one.partition for one in await take(first, 1)}
 
     async def test_lost_never_commits(self, opened: Opens) -> None:
-        """A member that did not fetch for too long hears that its partition is gone, commits nothing for it, and joins
-        again. It hears `lost`, or `revoked` where the group had asked for the partition before it gave the member up."""
+        """A member that did not fetch for too long hears of its loss, commits nothing for it, and joins again.
+
+        It hears `revoked` where the group had asked for the partition before it gave the member up.
+        """
         async with opened() as bench:
             topic, group = await new_topic(bench), bench.name()
             await fill(bench, topic, 10)
@@ -220,8 +256,8 @@ class GroupFacts:
             await take(sleeper, 10)
             other, watcher = bench.consumer(group), Owner()
             other.subscribe([topic], watcher)
-            sleeper.commit({Partition(topic, 0): 9})
-            owner.offsets = {Partition(topic, 0): 9}
+            sleeper.commit({Partition(topic, 0): Commit(9)})
+            owner.offsets = {Partition(topic, 0): Commit(9)}
             end = asyncio.get_running_loop().time() + PATIENCE * 10
             while not watcher.owned and asyncio.get_running_loop().time() < end:
                 await other.fetch(1, TURN)
@@ -229,7 +265,7 @@ class GroupFacts:
             await turn([sleeper], lambda: bool(owner.was_lost or owner.was_revoked))
             assert owner.was_lost + owner.was_revoked == [Partition(topic, 0)]
             assert await bench.cluster.committed(group, [topic]) == {}
-            await other.close({Partition(topic, 0): 3})
+            await other.close({Partition(topic, 0): Commit(3)})
             records = await take(sleeper, 7)
             assert [one.offset for one in records] == list(range(3, 10))
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import pytest
 
 from pipeline.core.errors import Halt
-from pipeline.core.record import Outgoing, Partition
+from pipeline.core.record import Commit, Outgoing, Partition
 from tests.contracts.broker_bench import (
     TURN,
     Opens,
@@ -185,7 +185,7 @@ class ReadingFacts:
             consumer = bench.consumer(group)
             consumer.subscribe([topic], Owner())
             await take(consumer, 10)
-            await consumer.close({Partition(topic, 0): 3})
+            await consumer.close({Partition(topic, 0): Commit(3)})
             await bench.trim(Partition(topic, 0), 7)
             late = bench.consumer(group)
             late.subscribe([topic], Owner())
@@ -231,7 +231,7 @@ class ReadingFacts:
         """An exception of the owner's own code comes out of `fetch`."""
 
         class Broken(Owner):
-            def assigned(self, partitions: Sequence[Partition]) -> None:
+            def assigned(self, partitions: Mapping[Partition, Commit | None]) -> None:
                 raise ZeroDivisionError("the owner's own")
 
         async with opened() as bench:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pipeline.broker.memory import MemoryBroker
 from pipeline.core.errors import Halt
 from pipeline.core.ports import Delivered, Rebalance
-from pipeline.core.record import Outgoing, Partition, Record
+from pipeline.core.record import Commit, Outgoing, Partition, Record
 
 
 class Producer:
@@ -54,7 +54,7 @@ class Consumer:
     def __init__(self, broker: MemoryBroker, group: str, patience: float | None = None) -> None:
         self.group = group
         self.topics: tuple[str, ...] = ()
-        self.commits: list[tuple[float, dict[Partition, int]]] = []
+        self.commits: list[tuple[float, dict[Partition, Commit]]] = []
         self.pauses: list[tuple[float, Partition, bool]] = []
         self.failure: BaseException | None = None
         self.stall = 0.0
@@ -103,15 +103,18 @@ class Consumer:
         else:
             (self._inner.pause if pause else self._inner.resume)(partitions)
 
-    def commit(self, offsets: Mapping[Partition, int]) -> None:
+    def commit(self, offsets: Mapping[Partition, Commit]) -> None:
         self.commits.append((asyncio.get_running_loop().time(), dict(offsets)))
         if not self.loses_commits:
             self._inner.commit(offsets)
 
+    def committed(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        return self._inner.committed(partitions)
+
     def positions(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         return self._inner.positions(partitions)
 
-    async def close(self, offsets: Mapping[Partition, int]) -> None:
+    async def close(self, offsets: Mapping[Partition, Commit]) -> None:
         if not self.dead:
             self.commits.append((asyncio.get_running_loop().time(), dict(offsets)))
             await self._inner.close(offsets)
@@ -132,14 +135,14 @@ class _Overheard:
         self._inner = inner
         self._consumer = consumer
 
-    def assigned(self, partitions: Sequence[Partition]) -> None:
+    def assigned(self, partitions: Mapping[Partition, Commit | None]) -> None:
         consumer = self._consumer
         if consumer.forgets_pauses:
             consumer.resume(sorted(consumer.owned))
         consumer.owned.update(partitions)
         self._inner.assigned(partitions)
 
-    def revoked(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+    def revoked(self, partitions: Sequence[Partition]) -> Mapping[Partition, Commit]:
         self._consumer.owned.difference_update(partitions)
         return self._inner.revoked(partitions)
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
+from pipeline.core.offset_map import read
 from pipeline.core.ports import Consumer
-from pipeline.core.record import Partition, Record
-from pipeline.runtime.assignment import FULL, Assignment
+from pipeline.core.record import Commit, Partition, Record
+from pipeline.runtime.assignment import CROWDED, FULL, Assignment
 from pipeline.runtime.plan import plan
 from pipeline.runtime.work import Item
 from tests.runtime.world import LANED, World
@@ -57,7 +58,7 @@ class Bench:
 def bench() -> Bench:
     """Make a bench with the first source partition and a tier."""
     made = Bench()
-    made.assignment.assigned([IN_0, TENS])
+    made.assignment.assigned({IN_0: None, TENS: None})
     return made
 
 
@@ -96,7 +97,7 @@ def test_a_full_feed_pauses_all_its_partitions_and_no_others(bench: Bench) -> No
     bench.assignment.balance(feed)
     bench.assignment.balance(feed)
     assert bench.told.wishes == [("pause", (IN_0,))]
-    bench.assignment.assigned([IN_1])
+    bench.assignment.assigned({IN_1: None})
     assert bench.told.wishes[1:] == [("pause", (IN_0,)), ("pause", (IN_1,))]
     assert bench.assignment.parts[IN_1].pauses == {FULL}
     feed.window.open = feed.window.limits.records // 2
@@ -107,7 +108,7 @@ def test_a_full_feed_pauses_all_its_partitions_and_no_others(bench: Bench) -> No
 def test_an_assignment_makes_all_pauses_again(bench: Bench) -> None:
     """A client that forgot them in the rebalance is told anew; what flows is left alone."""
     bench.assignment.pause(bench.assignment.parts[TENS], "its head is not due")
-    bench.assignment.assigned([IN_1])
+    bench.assignment.assigned({IN_1: None})
     assert bench.told.wishes == [("pause", (TENS,)), ("pause", (TENS,))]
 
 
@@ -115,13 +116,13 @@ def test_a_partition_assigned_again_is_another_one(bench: Bench) -> None:
     """That is the epoch: what was taken before is dropped, and a late settlement of it moves nothing."""
     old = bench.assignment.parts[IN_0]
     (item,) = bench.take(IN_0, 5)
-    bench.assignment.assigned([IN_0])
+    bench.assignment.assigned({IN_0: None})
     new = bench.assignment.parts[IN_0]
     assert new is not old
     assert (old.alive, new.alive) == (False, True)
     assert bench.dropped == [item]
     old.frontier.settle(item)
-    assert bench.assignment.frontiers() == {}
+    assert bench.assignment.commits() == {}
 
 
 def test_strangers_can_go_without_harm(bench: Bench) -> None:
@@ -138,9 +139,10 @@ def test_a_revocation_answers_with_the_frontier_and_drops_the_rest(bench: Bench)
     first, second, third = bench.take(IN_0, 5, 6, 7)
     part = bench.assignment.parts[IN_0]
     part.frontier.settle(first)
-    assert bench.assignment.frontiers() == {IN_0: 6}
+    assert bench.assignment.commits() == {IN_0: Commit(6)}
     part.frontier.settle(third)
-    assert bench.assignment.revoked([IN_0]) == {IN_0: 6}
+    (told,) = bench.assignment.revoked([IN_0]).values()
+    assert (told.offset, read(6, told.metadata).settled) == (6, (range(7, 8),))
     assert bench.dropped == [second]
 
 
@@ -148,20 +150,20 @@ def test_only_what_has_moved_is_committed(bench: Bench) -> None:
     """The same frontier is told once; `last` tells it again."""
     (item,) = bench.take(IN_0, 5)
     parts = list(bench.assignment.parts.values())
-    assert bench.assignment.frontiers() == {}
+    assert bench.assignment.commits() == {}
     bench.assignment.parts[IN_0].frontier.settle(item)
-    assert bench.assignment.frontiers() == {IN_0: 6}
-    assert bench.assignment.frontiers() == {}
-    assert bench.assignment.last(parts) == {IN_0: 6}
+    assert bench.assignment.commits() == {IN_0: Commit(6)}
+    assert bench.assignment.commits() == {}
+    assert bench.assignment.last(parts) == {IN_0: Commit(6)}
 
 
 def test_with_nothing_open_the_position_is_committed(bench: Bench) -> None:
     """Markers and compacted records leave no lag; a partition with something open keeps its frontier."""
     bench.told.places = {IN_0: 40, TENS: 50}
     first, _ = bench.take(TENS, 48, 49)
-    assert bench.assignment.frontiers() == {IN_0: 40}
+    assert bench.assignment.commits() == {IN_0: Commit(40)}
     bench.assignment.parts[TENS].frontier.settle(first)
-    assert bench.assignment.frontiers() == {TENS: 49}
+    assert bench.assignment.commits() == {TENS: Commit(49)}
 
 
 def test_it_owes_while_anything_sent_is_not_acknowledged(bench: Bench) -> None:
@@ -185,3 +187,23 @@ def test_room_is_taken_and_given_back_once(bench: Bench) -> None:
     assert (window.open, window.bytes) == (0, 0)
     empty = Item(Record(*IN_0, 6, None, None), item.part)
     assert empty.size == 0
+
+
+def test_taking_stops_while_the_offset_map_could_overflow(bench: Bench) -> None:
+    """With hundreds owed in thousands of offsets their partition waits until half are settled; all stay in the map."""
+    part = bench.assignment.parts[IN_0]
+    items = bench.take(IN_0, *range(0, 30_000, 60))
+    bench.assignment.crowd(part)
+    assert part.pauses == {CROWDED}
+    for item in items[1:]:
+        assert part.pauses == {CROWDED}
+        part.frontier.settle(item)
+        bench.assignment.crowd(part)
+        if not part.pauses:
+            break
+    assert 200 < part.frontier.owed < 250
+    commit = bench.assignment.last([part])[IN_0]
+    settled = read(commit.offset, commit.metadata).settled
+    assert {one.offset for one in items if not any(one.offset in ranges for ranges in settled)} == {
+        one.offset for one in part.unsettled()
+    }

@@ -48,7 +48,7 @@ class IntakeMachine(RuleBasedStateMachine):
         self.intake = Intake(self.assignment, self.dispatch, None, None, lambda: 0.0)  # type: ignore[arg-type]  # as above
         self.offset = 0
         self.open: list[Item] = []
-        self.assignment.assigned(PARTS)
+        self.assignment.assigned(dict.fromkeys(PARTS))
 
     @rule(name=st.sampled_from(PARTS), key=st.sampled_from([b"a", b"b", b"c", None]), count=st.integers(1, 9))
     def arrive(self, name: Partition, key: bytes | None, count: int) -> None:
@@ -83,7 +83,7 @@ class IntakeMachine(RuleBasedStateMachine):
             self.assignment.lost([name])
             self.open = [item for item in self.open if item.part.name != name]
         else:
-            self.assignment.assigned([name])
+            self.assignment.assigned({name: None})
 
     @rule()
     def turn(self) -> None:

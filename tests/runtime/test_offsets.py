@@ -40,12 +40,13 @@ def test_a_position_that_lags_behind_is_not_believed() -> None:
     assert frontier.offset(3) == 8
 
 
-def test_nothing_is_committed_while_the_first_record_is_open() -> None:
-    """The first record taken holds the frontier where it was committed before, wherever reading stands."""
+def test_nothing_is_committed_before_anything_is_settled() -> None:
+    """The first record taken holds the frontier, wherever reading stands; what is settled beyond goes into the map."""
     frontier = Frontier()
     first, second = taken(frontier, 5, 6)
-    frontier.settle(second)
     assert frontier.offset(7) is None
+    frontier.settle(second)
+    assert (frontier.offset(7), frontier.settled(5)) == (5, (range(6, 7),))
     frontier.settle(first)
     assert frontier.offset() == 7
 
@@ -69,8 +70,20 @@ def test_settling_twice_changes_nothing() -> None:
     assert len(frontier) == 1
 
 
+def test_what_a_former_owner_settled_is_not_taken_again() -> None:
+    """It stays in the map until the frontier has passed it, read or not, whole or in part."""
+    frontier = Frontier([range(6, 8), range(9, 20)])
+    assert [frontier.has(offset) for offset in (5, 6, 7)] == [False, True, True]
+    (record,) = taken(frontier, 8)
+    assert frontier.has(9)
+    assert frontier.settled(8) == (range(9, 20),)
+    frontier.settle(record)
+    assert frontier.offset() == 10
+    assert frontier.settled(10) == (range(10, 20),)
+
+
 class FrontierMachine(RuleBasedStateMachine):
-    """Random takes, gaps and settlements in any order."""
+    """Random takes, gaps, settlements in any order, and new owners who begin where the last one left word."""
 
     records = Bundle[Taken]("records")
 
@@ -80,43 +93,80 @@ class FrontierMachine(RuleBasedStateMachine):
         self.frontier = Frontier()
         self.offsets: list[int] = []
         self.settled: set[int] = set()
-        self.next = 10
+        self.next = self.start = 10
+        self.log: set[int] = set()
+        self.committed = 10
+        self.known: tuple[range, ...] = ()
 
     @rule(target=records, gap=st.integers(0, 3))
     def take(self, gap: int) -> Taken:
-        """Take the next record, after a gap of offsets that do not exist."""
-        record = Taken(self.next + gap)
-        self.next = record.offset + 1
+        """Take the next record, after a gap of offsets that do not exist; one that is settled is stepped over."""
+        while self.next in self.settled or (self.log and self.next <= max(self.log) and self.next not in self.log):
+            if self.next in self.log:
+                assert self.frontier.has(self.next)
+            self.next += 1
+        if not self.log or self.next > max(self.log):
+            self.next += gap
+        record = Taken(self.next)
+        self.log.add(self.next)
+        self.next += 1
+        assert not self.frontier.has(record.offset)
         self.offsets.append(record.offset)
         self.frontier.take(record)
         return record
 
+    @rule()
+    def move(self) -> None:
+        """Let the next owner begin where this one has committed; what is open here is forgotten."""
+        at = self.frontier.offset(self.next)
+        if at is not None:
+            self.committed, self.known = at, self.frontier.settled(at)
+        self.frontier = Frontier(self.known)
+        self.offsets = []
+        self.next = self.committed
+
     @rule(record=consumes(records))
     def settle(self, record: Taken) -> None:
         """Settle any record."""
-        self.settled.add(record.offset)
-        self.frontier.settle(record)
+        self.settle_and_keep(record)
 
     @rule(record=records)
     def settle_and_keep(self, record: Taken) -> None:
         """Settle any record, maybe for the second time."""
-        self.settled.add(record.offset)
-        self.frontier.settle(record)
+        if any(record is one for one in self.frontier.unsettled()):
+            self.settled.add(record.offset)
+            self.frontier.settle(record)
 
     @invariant()
     def frontier_is_the_first_unsettled(self) -> None:
         """Everything below the frontier is settled, and what stands at it is not."""
         owed = [offset for offset in self.offsets if offset not in self.settled]
         position = self.next + 2
+        at = self.frontier.offset(position)
         if not owed:
-            assert self.frontier.offset(position) == position
-        elif owed[0] == self.offsets[0]:
-            assert self.frontier.offset(position) is None
+            assert at == position
         else:
-            assert self.frontier.offset(position) == owed[0]
+            assert at in (owed[0], None)
+            assert (at is None) <= (owed == self.offsets)
         assert [record.offset for record in self.frontier.unsettled()] == owed
+        assert self.frontier.owed == len(owed)
         opened = [offset for offset in self.offsets if owed and offset >= owed[0]]
         assert len(self.frontier) == len(opened)
+
+    @invariant()
+    def the_map_is_what_is_settled_beyond(self) -> None:
+        """Map and frontier tell of every record that exists whether it is settled; ranges rise and never touch."""
+        at = self.frontier.offset(self.next)
+        if at is None:
+            return
+        ranges = self.frontier.settled(at)
+        assert all(one and (not rest or one.stop < rest[0].start) for one, rest in self._rests(ranges))
+        told = {offset for offset in self.log if offset < at or any(offset in one for one in ranges)}
+        assert told == {offset for offset in self.log if offset in self.settled}
+
+    @staticmethod
+    def _rests(ranges: tuple[range, ...]) -> list[tuple[range, tuple[range, ...]]]:
+        return [(one, ranges[place + 1 :]) for place, one in enumerate(ranges)]
 
 
 TestFrontierMachine = FrontierMachine.TestCase

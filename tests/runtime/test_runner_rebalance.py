@@ -19,7 +19,7 @@ from tests.runtime.world import Run, Script, World, header, ids
 
 def commits_of(run: Run, name: Partition) -> list[int]:
     """What a runner has ever asked to commit for a partition, in order."""
-    return [offsets[name] for _, offsets in run.consumer.commits if name in offsets]
+    return [offsets[name].offset for _, offsets in run.consumer.commits if name in offsets]
 
 
 @pytest.mark.virtual

@@ -266,7 +266,8 @@ class World:
 
     def at(self, topic: str = "t.in", number: int = 0, stage: str = "work") -> int | None:
         """Where the group of a stage stands."""
-        return self.broker.group(f"t.{stage}").committed.get(Partition(topic, number))
+        commit = self.broker.group(f"t.{stage}").committed.get(Partition(topic, number))
+        return None if commit is None else commit.offset
 
     def metric(self, name: str, **labels: str) -> float:
         """The value of a metric of stage `work`."""
