@@ -38,9 +38,14 @@ _ROUNDING = 0.5  # a wait of 9.9 s goes through the 10 s tier: late by a little,
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """After attempt n fails, wait `delays[n-1]` seconds; when the delays are used up, the record is a dead letter."""
+    """After attempt n fails, wait `delays[n-1]` seconds; when the delays are used up, the record is a dead letter.
+
+    By topic a record that waits gives up its place in its key's order, and its tries are counted in its copies.
+    `in_place` it keeps its place: its key waits with it, all other keys go on, and a crash begins its count anew.
+    """
 
     delays: tuple[float, ...] = (10.0, 60.0)
+    in_place: bool = False
 
     def __post_init__(self) -> None:
         """Fail at declaration."""

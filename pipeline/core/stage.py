@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Never, Protocol, TypedDict, TypeVar, Unpack
+from typing import Any, Generic, Literal, Never, Protocol, TypedDict, TypeVar, Unpack
 
 from pipeline.core.event import Event
 from pipeline.core.payloads import Payload
@@ -18,6 +18,9 @@ B = TypeVar("B", bound=Payload)
 Out = TypeVar("Out", bound=Payload)
 In_contra = TypeVar("In_contra", bound=Payload, contravariant=True)
 Out_co = TypeVar("Out_co", bound=Payload, covariant=True)
+
+Delivery = Literal["at least once", "at most once"]
+Order = Literal["key", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,8 @@ class Policy(TypedDict, total=False):
     concurrency: int
     timeout: float
     retry: RetryPolicy
+    delivery: Delivery
+    order: Order
     enforce_deadline: bool
     repartition: bool
 
@@ -79,6 +84,8 @@ class Stage:
     """One stage as declared.
 
     `concurrency` is the number of handlers at once in one process; `timeout` cuts a try, in seconds.
+    `delivery` says what a crash may cost: a repetition ("at least once") or a record ("at most once": its offset is
+    committed before it is handled). `order` is by key, one record of a key at a time, or none at all.
     `enforce_deadline` fails a job whose deadline has passed before its next try.
     `repartition` lets the key choose the partition of outputs and copies; otherwise they keep their source's number.
     """
@@ -90,6 +97,8 @@ class Stage:
     concurrency: int = 64
     timeout: float = 60.0
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    delivery: Delivery = "at least once"
+    order: Order = "key"
     enforce_deadline: bool = False
     repartition: bool = False
 
@@ -101,6 +110,8 @@ class Stage:
             )
         if self.concurrency < 1 or not 0 < self.timeout < math.inf:
             raise ValueError(f"stage {self.name}: concurrency must be at least 1 and timeout above 0, and finite")
+        if self.retry.in_place and self.order == "none":
+            raise ValueError(f"stage {self.name}: without an order there is none to keep by retries in place")
         if len({source.open_topic for source in self.sources}) != 1:
             # Its retry tiers hold copies of all its sources, and a copy does not tell whom its headers are from.
             raise ValueError(f"stage {self.name}: its sources must be all open topics or all our own, and at least one")

@@ -29,18 +29,19 @@ class Assignment:
         self.feeds = {name: Feed(name, source.weight, limits) for name, source in plan.sources.items()}
         self.feeds[RETRY_FEED] = Feed(RETRY_FEED, max(source.weight for source in plan.sources.values()), limits)
         self.parts: dict[Partition, Part] = {}
-        self._plan = plan
+        self.plan = plan
         self._consumer = consumer
         self._dropped = dropped
+        self._early = plan.stage.delivery == "at most once"
 
     def assigned(self, partitions: Mapping[Partition, Commit | None]) -> None:
         """Begin anew with each partition; one of a full feed starts paused. All other pauses are made again."""
         self.lost([name for name in partitions if name in self.parts])
         self._consumer.pause([name for name, part in self.parts.items() if part.pauses])
         for name, commit in partitions.items():
-            tier = self._plan.tiers.get(name.topic)
+            tier = self.plan.tiers.get(name.topic)
             feed = self.feeds[RETRY_FEED if tier else name.topic]
-            part = self.parts[name] = Part(name, feed, tier, _former(name, commit))
+            part = self.parts[name] = Part(name, feed, tier, _former(name, commit), early=self._early)
             if feed.window.full:
                 self.pause(part, FULL)
 
@@ -55,18 +56,20 @@ class Assignment:
         for name in partitions:
             part = self.parts.pop(name, None)
             if part is not None:
-                part.alive = False
+                part.alive = part.early
                 part.feed.window.jammed -= sum(map(part.keys.depth, part.jammed))
                 for item in part.unsettled():
                     self._dropped(item)
 
-    def commits(self) -> dict[Partition, Commit]:
-        """Return how far each part is in which anything has changed since this was last asked."""
-        commits = {
-            name: commit
-            for name, commit in self.last(list(self.parts.values())).items()
-            if commit != self.parts[name].committed
-        }
+    def commits(self, *, early: bool = True) -> dict[Partition, Commit]:
+        """Return how far each part is in which anything has changed since this was last asked.
+
+        With `early`, what is held back for an early commit is to be committed now.
+        """
+        reached = self.last(list(self.parts.values()))
+        if early:
+            reached |= {name: Commit(part.frontier.top) for name, part in self.parts.items() if part.uncommitted}
+        commits = {name: commit for name, commit in reached.items() if commit != self.parts[name].committed}
         for name, commit in commits.items():
             self.parts[name].committed = commit
         return commits
@@ -74,8 +77,10 @@ class Assignment:
     def last(self, parts: Sequence[Part]) -> dict[Partition, Commit]:
         """Return how far each of `parts` is, changed or not: an earlier commit may have failed in a rebalance."""
         positions = self._consumer.positions([part.name for part in parts if not len(part.frontier)])
-        known = ((part, part.frontier.offset(positions.get(part.name))) for part in parts)
-        return {part.name: _commit(part, offset) for part, offset in known if offset is not None}
+        known = {part: part.frontier.offset(positions.get(part.name)) for part in parts}
+        # What an early commit under way says of them is taken back: they were not begun.
+        known |= {part: part.uncommitted[0].offset for part in parts if part.uncommitted}
+        return {part.name: _commit(part, offset) for part, offset in known.items() if offset is not None}
 
     @property
     def owing(self) -> bool:

@@ -28,6 +28,7 @@ class Intake:
         self._settler = settler
         self._attempt = attempt
         self._clock = clock
+        self._ordered = assignment.plan.stage.order == "key"
         self._heads: WaitingRoom[Part] = WaitingRoom(clock)
         self._rests: WaitingRoom[Item] = WaitingRoom(clock)
 
@@ -41,7 +42,21 @@ class Intake:
         return item
 
     def admit(self, item: Item) -> None:
-        """Send an item on its way: through its tier's delay if it stands on one, then into its key's queue.
+        """Send an item on its way, or hold it back until its early commit is acknowledged."""
+        if item.part.early:
+            item.part.uncommitted.append(item)
+        else:
+            self._start(item)
+
+    def committed(self, part: Part, offset: int) -> None:
+        """Begin with what was held back for an early commit, which has reached `offset`."""
+        while part.uncommitted and part.uncommitted[0].offset < offset:
+            item = part.uncommitted.popleft()
+            part.frontier.settle(item)
+            self._start(item)
+
+    def _start(self, item: Item) -> None:
+        """Send an item through its tier's delay if it stands on one, then into its key's queue.
 
         What a tier holds takes no room in the window yet: the 10 min tier would else stop the 10 s tier, which shares
         it. It is bounded all the same, as a partition is paused behind a head that is not due.
@@ -62,12 +77,13 @@ class Intake:
         if not item.keyed:
             return
         item.keyed = False
-        following = part.keys.release(item.record.key)
+        key = self._key(item)
+        following = part.keys.release(key)
         if following is not None and part.alive:
             self._dispatch.push(following)
-        if item.record.key in part.jammed and part.alive:
+        if key in part.jammed and part.alive:
             part.feed.window.jammed -= 1
-            self._unjam(part, item.record.key)
+            self._unjam(part, key)
         if part.feed.window.full:
             # Now, and not after the fetch that waits with everything paused: quick handlers would idle meanwhile.
             self._assignment.balance(part.feed)
@@ -89,7 +105,7 @@ class Intake:
 
     def _enqueue(self, item: Item) -> None:
         part = item.part
-        key = item.record.key
+        key = self._key(item)
         item.keyed = True
         window = part.feed.window
         if part.keys.push(key, item):
@@ -100,6 +116,9 @@ class Intake:
             part.jammed.add(key)
             window.jammed += part.keys.depth(key)
             self._assignment.pause(part, JAMMED)
+
+    def _key(self, item: Item) -> bytes | None:
+        return item.record.key if self._ordered else None
 
     def _unjam(self, part: Part, key: bytes | None) -> None:
         depth, window = part.keys.depth(key), part.feed.window

@@ -23,17 +23,18 @@ class Frontier:
 
     Gaps between offsets (compaction, transaction markers) count as settled, so with nothing open the frontier is the
     consumer's position and lag reaches 0. `known`: what a former owner has settled, ascending and disjoint; those
-    records are not taken again, and stay in the map until the frontier has passed them.
+    records are not taken again, and stay in the map until the frontier has passed them. `top` is the offset after the
+    newest record, `owed` the number of those taken and not settled.
     """
 
-    __slots__ = ("_known", "_next", "_open", "_top", "owed")
+    __slots__ = ("_known", "_next", "_open", "owed", "top")
 
     def __init__(self, known: Sequence[range] = ()) -> None:
         """Begin with nothing taken."""
         self._open: deque[Taken] = deque()
         self._next: int | None = None
         self._known = deque(known)
-        self._top = 0
+        self.top = 0
         self.owed = 0
 
     def has(self, offset: int) -> bool:
@@ -43,15 +44,15 @@ class Frontier:
             known.popleft()
         if not known or offset < known[0].start:
             return False
-        self._top = offset + 1
+        self.top = offset + 1
         if not self._open:
-            self._next = self._top
+            self._next = self.top
         return True
 
     def take(self, taken: Taken) -> None:
         """Add a record; offsets arrive in rising order."""
         self._open.append(taken)
-        self._top = taken.offset + 1
+        self.top = taken.offset + 1
         self.owed += 1
 
     def settle(self, taken: Taken) -> None:
@@ -64,7 +65,7 @@ class Frontier:
         while opened and opened[0].settled:
             self._next = opened.popleft().offset + 1
         if not opened:
-            self._next = self._top
+            self._next = self.top
 
     def offset(self, position: int | None = None) -> int | None:
         """Return the offset to commit, or None while nothing was settled. `position` is where reading stands."""
@@ -78,15 +79,15 @@ class Frontier:
         """Return the offset map: ascending, disjoint ranges beyond `frontier`, which is what `offset` has returned."""
         unsettled = [taken.offset for taken in self._open if not taken.settled]
         holes = [
-            range(one + 1, following) for one, following in pairwise([*unsettled, self._top]) if one + 1 < following
+            range(one + 1, following) for one, following in pairwise([*unsettled, self.top]) if one + 1 < following
         ]
-        ahead = [range(max(one.start, self._top, frontier), one.stop) for one in self._known]
+        ahead = [range(max(one.start, self.top, frontier), one.stop) for one in self._known]
         return tuple(_joined([*holes, *ahead]))
 
     @property
     def span(self) -> int:
         """How many offsets stand between the frontier and the newest record."""
-        return self._top - self._open[0].offset if self._open else 0
+        return self.top - self._open[0].offset if self._open else 0
 
     def unsettled(self) -> Iterator[Taken]:
         """Go through what is still owed, oldest first."""

@@ -58,6 +58,7 @@ class Runner:
         settler = Settler(plan, kit.producer, kit.codec, kit.clock, ledger=self, version=kit.version)
         self._intake = Intake(self._assignment, self._dispatch, settler, attempt, kit.clock)
         self._workers = Workers(attempt, settler, self._intake, self._dispatch, kit.observer, self._stop_for)
+        self._early = plan.stage.delivery == "at most once"
         self._stop = asyncio.Event()
         self._halt: Halt | None = None
         self._next_commit = 0.0
@@ -100,20 +101,30 @@ class Runner:
         self._count(len(records))
         for part in self._assignment.parts.values():
             self._assignment.crowd(part)
+        self._begin_early()
         for feed in self._assignment.feeds.values():
             self._assignment.balance(feed)
         self._commit()
         # A backlog makes every fetch return at once: the workers need their turn all the same.
         await asyncio.sleep(0)
 
+    def _begin_early(self) -> None:
+        """Begin with records whose early commit is acknowledged."""
+        waiting = {name: part for name, part in self._assignment.parts.items() if part.uncommitted}
+        for name, offset in self._kit.consumer.committed(list(waiting)).items():
+            self._intake.committed(waiting[name], offset)
+
     async def _drain(self) -> None:
         self._change("draining")
-        self._intake.close()
-        self._dispatch.close()
+        if not self._early:
+            self._intake.close()
+            self._dispatch.close()
         clock = asyncio.get_running_loop().time
         end = clock() + self._kit.drain_seconds
-        while (self._workers.busy or self._assignment.owing) and clock() < end and await self._beat():
+        while self._unfinished and clock() < end and await self._beat():
             pass
+        self._intake.close()
+        self._dispatch.close()
         if self._workers.busy:
             self._kit.observer.abandoned(self.plan, [item.record.position for item in self._workers.running])
         await self._workers.close()
@@ -121,6 +132,12 @@ class Runner:
             await self._kit.producer.flush(max(1.0, end - clock()))
         await self._kit.consumer.close(self._assignment.last(list(self._assignment.parts.values())))
         self._change("halted" if self._halt else "stopped")
+
+    @property
+    def _unfinished(self) -> bool:
+        """Whether a drain has to wait. What was committed early is handled now or never."""
+        taken = self._early and not self._halt and any(feed.window.open for feed in self._assignment.feeds.values())
+        return taken or self._workers.busy or self._assignment.owing
 
     async def _beat(self) -> bool:
         """Stay a member while the last handlers finish: paused, polled, committing. False where that is over."""
@@ -176,7 +193,7 @@ class Runner:
         if now < self._next_commit:
             return
         self._next_commit = now + COMMIT_SECONDS
-        commits = self._assignment.commits()
+        commits = self._assignment.commits(early=self.state == "running")
         if commits:
             self._kit.consumer.commit(commits)
             self._kit.observer.committed(self.plan)

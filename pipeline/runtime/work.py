@@ -32,11 +32,29 @@ class Part:
     """One assignment of one partition: a new one each time it arrives, so a stale completion finds `alive` False.
 
     That is the assignment epoch: the broker does not fence commits by partition owner, so this object does.
+
+    `early` commits come before the records are handled: those stay `uncommitted` until the broker has acknowledged it.
+    From then on nobody else will ever handle them, so the work on them goes on even after the partition has gone.
     """
 
-    __slots__ = ("alive", "committed", "feed", "frontier", "held", "jammed", "keys", "name", "pauses", "tier")
+    __slots__ = (
+        "alive",
+        "committed",
+        "early",
+        "feed",
+        "frontier",
+        "held",
+        "jammed",
+        "keys",
+        "name",
+        "pauses",
+        "tier",
+        "uncommitted",
+    )
 
-    def __init__(self, name: Partition, feed: Feed, tier: Tier | None, former: Progress = NOTHING) -> None:
+    def __init__(
+        self, name: Partition, feed: Feed, tier: Tier | None, former: Progress = NOTHING, *, early: bool = False
+    ) -> None:
         """Begin with nothing taken. `former` is what the partition's last owner has left word of."""
         self.name = name
         self.feed = feed
@@ -45,6 +63,8 @@ class Part:
         self.frontier = Frontier(former.settled)
         self.keys: KeyQueues[Item] = KeyQueues()
         self.held: deque[Item] = deque()
+        self.early = early
+        self.uncommitted: deque[Item] = deque()
         self.jammed: set[bytes | None] = set()
         self.pauses: set[str] = set()
         self.committed: Commit | None = None

@@ -143,8 +143,9 @@ class Workers:
             await self._conclude(item, event, Reject(unfit.reason, code=unfit.code), None)
 
     def _wait(self, item: Item, event: Event[Payload], decision: Wait) -> None:
-        short = tier_for(decision.not_before - self._clock()) is None
-        if (decision.in_place or short) and len(self._waiting) < item.part.feed.window.limits.in_place_share:
+        short = decision.in_place or tier_for(decision.not_before - self._clock()) is None
+        room = len(self._waiting) < item.part.feed.window.limits.in_place_share
+        if self._plan.stage.retry.in_place or (short and room):
             item.tries = decision.tries
             self._waiting.wait(item, decision.not_before, self._dispatch.push)
         else:
