@@ -208,7 +208,7 @@ def quoted(text: str, limit: int | None = None) -> str:
 
     With a `limit`, in characters of the result, the text is cut after its last whole character that fits.
     """
-    if _PLAIN.fullmatch(text):
+    if text.isascii() and text.isprintable() and "%" not in text:
         return text[:limit]
     spelt = [_quoted(character) for character in text[:limit]]
     ends = list(accumulate(map(len, spelt)))

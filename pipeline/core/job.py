@@ -81,6 +81,22 @@ class Job:
         """Return a copy with `changes`; the id never changes."""
         return replace(self, **{**changes, "id": self.id})  # type: ignore[arg-type]  # names are checked by replace
 
+    def one_stage_on(self, hops: int) -> Job:
+        """Return the job after one more stage than `hops`."""
+        return Job(
+            self.id,
+            self.tenant,
+            self.type,
+            self.lane,
+            self.deadline_ms,
+            self.run,
+            self.catalog,
+            self.accepted_at_ms,
+            self.conversation,
+            hops + 1,
+            self.cost_usd,
+        )
+
     def late(self, now: float) -> bool:
         """Tell whether the deadline has passed at `now` (seconds since the epoch)."""
         return self.deadline_ms is not None and now * 1000 >= self.deadline_ms

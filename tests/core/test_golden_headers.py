@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from uuid import uuid5
 
 from hypothesis import given
+from hypothesis import strategies as st
 
+from pipeline.core import headers as h
 from pipeline.core.event import receive
 from pipeline.core.job import NAMESPACE, child_id, job_id
 from pipeline.core.payloads import JobPayload
@@ -43,6 +46,7 @@ SENT: Headers = (
     ("x-team", None),
 )
 RECORD = Record("t.prompts", 3, 42, b"key", b"value", SENT, 1_763_705_609_000)
+EVENT = receive(RECORD, JobPayload(), open_topic=False, copy=False, now=NOW)
 WRITTEN: Headers = (
     ("ce_specversion", b"1.0"),
     ("ce_id", b"d1300019-8afc-591e-aa4e-b550d5dfa638"),
@@ -93,8 +97,7 @@ FEWEST: Headers = (
 
 def test_a_childs_headers_are_the_same_for_ever() -> None:
     """Names, order and bytes: the job's are copied, the record's are fresh, unknown ones follow."""
-    event = receive(RECORD, JobPayload(), open_topic=False, copy=False, now=NOW)
-    assert WRITTEN == event.derive(JobPayload(), "retrieve", 1, 2).headers("contexts", NOW)
+    assert WRITTEN == EVENT.derive(JobPayload(), "retrieve", 1, 2).headers("contexts", NOW)
 
 
 def test_a_first_childs_headers_are_the_same_for_ever() -> None:
@@ -117,3 +120,10 @@ def test_ids_are_uuids_of_json(one: str, two: str, three: str) -> None:
     assert str(uuid5(NAMESPACE, json.dumps(["job", one, two, three], separators=(",", ":")))) == job_id(one, two, three)
     told = json.dumps(["event", one, two, 3, 4], separators=(",", ":"))
     assert str(uuid5(NAMESPACE, told)) == child_id(one, two, 3, 4)
+
+
+@given(st.floats(0, 4e9) | st.integers(0, 4 * 10**12).map(lambda millisecond: millisecond / 1000))
+def test_the_time_is_what_datetime_makes_of_it(now: float) -> None:
+    """RFC 3339 in UTC to the millisecond, cut and not rounded."""
+    expected = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
+    assert expected == h.texts(EVENT.headers("prompts", now))[h.CE_TIME]
