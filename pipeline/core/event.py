@@ -12,6 +12,7 @@ from pipeline.core import headers as h
 from pipeline.core.headers import Origin, Tries
 from pipeline.core.job import Job, child_id, job_id, positional_job_id
 from pipeline.core.payloads import Payload, Request
+from pipeline.core.quick import quick
 from pipeline.core.record import Header, Headers, Record
 from pipeline.core.trace import Trace, parse, root
 
@@ -26,6 +27,7 @@ MAX_ID = 256
 _NO_TRIES = Tries()
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Event(Generic[P_co]):
     """Metadata and typed payload. `id` is the idempotency key for calls to the outside; `key` the ordering key."""

@@ -11,6 +11,7 @@ from json.encoder import encode_basestring_ascii as json_text
 from typing import Literal
 from uuid import UUID
 
+from pipeline.core.quick import quick
 from pipeline.core.record import Record
 
 Lane = Literal["interactive", "standard", "batch"]
@@ -58,6 +59,7 @@ def child_id(parent: str, stage: str, index: int, run: int) -> str:
     return _uuid("event", f"{json_text(parent)},{json_text(stage)},{index},{run}")
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Job:
     """What holds for everything that is done for one request; copied to every child (job-scoped headers).
