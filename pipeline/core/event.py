@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 from pipeline.core import headers as h
 from pipeline.core.headers import Origin, Tries
 from pipeline.core.job import Job, child_id, job_id, positional_job_id
 from pipeline.core.payloads import Payload, Request
+from pipeline.core.quick import quick
 from pipeline.core.record import Header, Headers, Record
 from pipeline.core.trace import Trace, parse, root
 
@@ -22,7 +24,10 @@ MAX_HOPS = 32
 MAX_ID = 256
 """The longest `ce_id` or `ce_source` taken as an identity, in characters."""
 
+_NO_TRIES = Tries()
 
+
+@quick
 @dataclass(frozen=True, slots=True)
 class Event(Generic[P_co]):
     """Metadata and typed payload. `id` is the idempotency key for calls to the outside; `key` the ordering key."""
@@ -33,7 +38,7 @@ class Event(Generic[P_co]):
     key: bytes
     trace: Trace
     origin: Origin
-    tries: Tries = Tries()
+    tries: Tries = _NO_TRIES
     not_before: float = 0.0
     parent: str | None = None
     output: str = ""
@@ -45,7 +50,7 @@ class Event(Generic[P_co]):
         child = child_id(self.id, stage, index, job.run)
         return Event(
             id=child,
-            job=job.advanced(hops=self.job.hops + 1),
+            job=job.one_stage_on(self.job.hops),
             payload=payload,
             key=self.key,
             trace=self.trace.child(child),
@@ -62,7 +67,7 @@ class Event(Generic[P_co]):
             (h.CE_ID, self.id.encode("ascii")),
             (h.CE_SOURCE, b"pipeline"),
             (h.CE_TYPE, f"pipeline.{noun}".encode("ascii")),
-            (h.CE_TIME, datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").encode("ascii")),
+            (h.CE_TIME, _timestamp(now)),
             (h.CE_SUBJECT, self.job.id.encode("ascii")),
             (h.CONTENT_TYPE, b"application/avro"),
             *h.trace_headers(self.trace),
@@ -97,12 +102,25 @@ def receive(record: Record, payload: P, *, open_topic: bool, copy: bool, now: fl
         key=record.key if record.key is not None else _own_key(payload, job),
         trace=span.child(event_id) if open_topic else span,
         origin=origin,
-        tries=h.tries(read) if copy else Tries(),
+        tries=h.tries(read) if copy else _NO_TRIES,
         not_before=h.count(read.get(h.NOT_BEFORE), h.MAX_TIME) / 1000 if copy else 0.0,
         parent=None if open_topic else read.get(h.PARENT),
         output="" if open_topic else read.get(h.OUTPUT, ""),
         carried=h.carried(record.headers),
     )
+
+
+def _timestamp(now: float) -> bytes:
+    """Spell a time in seconds since the epoch as RFC 3339, to the millisecond, cut and not rounded."""
+    seconds, fraction = divmod(now, 1)
+    # First to the nearest microsecond, as `datetime` has it: 0.001 is a little less than a thousandth.
+    second, millisecond = divmod(int(seconds) * 1000 + round(fraction * 1e6) // 1000, 1000)
+    return b"%s.%03d+00:00" % (_second(second), millisecond)
+
+
+@lru_cache(maxsize=2)
+def _second(second: int) -> bytes:
+    return datetime.fromtimestamp(second, UTC).isoformat()[:19].encode("ascii")
 
 
 def _own_key(payload: Payload, job: Job) -> bytes:

@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import TypeGuard
 
 from pipeline.core.job import LANES, Job, Lane
 from pipeline.core.record import Header, Headers, Position, Record
@@ -44,11 +45,21 @@ COPY_SCOPED = frozenset({ATTEMPTS, DEFERRALS, TIMEOUTS, NOT_BEFORE, ORIGINAL, FI
 """Bookkeeping of retry and dead-letter copies: replaced on each copy, trusted only on our own topics."""
 
 _PREFIXES = ("pipeline-", "ce_", X_ORIGINAL)
-_SINGLE = frozenset({TRACEPARENT, TRACESTATE, BAGGAGE, CONTENT_TYPE})
-_SAFE = re.compile(r"[\x20-\x7e]*")
+_OURS = frozenset(
+    {
+        *(CE_SPECVERSION, CE_ID, CE_SOURCE, CE_TYPE, CE_TIME, CE_SUBJECT, CONTENT_TYPE),
+        *(TRACEPARENT, TRACESTATE, BAGGAGE),
+        *(TENANT, TYPE, LANE, DEADLINE, RUN, CATALOG, ACCEPTED_AT, CONVERSATION, HOPS, COST),
+        *(ATTEMPTS, DEFERRALS, TIMEOUTS, NOT_BEFORE, SOURCE, PARENT, OUTPUT, ORIGINAL, FIRST_FAILURE),
+    }
+)
+"""The names that are never carried; so is none that begins with one of `_PREFIXES`."""
+_PRINTABLE = bytes(range(0x20, 0x7F))
 _PLAIN = re.compile(r"[\x20-\x24\x26-\x7e]*")
-_NUMBER = re.compile(r"[0-9]+")
+_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+_COST = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
 _ORIGIN = re.compile(r"([a-zA-Z0-9._-]{1,249})/([0-9]{1,10})/([0-9]{1,19})/(-1|[0-9]{1,19})")
+_LANES: Mapping[str, Lane] = {lane: lane for lane in LANES}
 _FRAMING = 2  # the least that Kafka itself adds to a header, so that empty ones are not free
 
 
@@ -75,8 +86,14 @@ class Origin:
 
 def texts(headers: Iterable[Header]) -> dict[str, str]:
     """Read headers as text: last occurrence wins; null, non-ASCII and oversized values are absent."""
+    told = tuple(headers)
+    values = [value for _, value in told if value is not None]
+    together = b"".join(values)
+    if len(values) == len(told) and len(together) <= MAX_VALUE and not together.translate(None, _PRINTABLE):
+        # One look at all of them has shown that each is good, as nearly always.
+        return {name: value.decode("ascii") for (name, _), value in zip(told, values, strict=True)}
     read: dict[str, str] = {}
-    for name, value in headers:
+    for name, value in told:
         text = _text(name, value)
         if text is None:
             read.pop(name, None)
@@ -88,28 +105,28 @@ def texts(headers: Iterable[Header]) -> dict[str, str]:
 def _text(name: str, value: bytes | None) -> str | None:
     if value is None or len(value) > (2 * MAX_VALUE if name == BAGGAGE else MAX_VALUE):
         return None
-    try:
-        text = value.decode("ascii")
-    except UnicodeDecodeError:
-        return None
-    return text if _SAFE.fullmatch(text) else None
+    return None if value.translate(None, _PRINTABLE) else value.decode("ascii")
 
 
 def count(text: str | None, highest: int = MAX_COUNT) -> int:
     """Read a count; what is no plain number is 0, what is too high is `highest`."""
-    if text is None or not _NUMBER.fullmatch(text):
+    if not _is_number(text):
         return 0
     return min(int(text.lstrip("0")[:20] or 0), highest)
 
 
+def _is_number(text: str | None) -> TypeGuard[str]:
+    return text is not None and text.isdecimal() and text.isascii()
+
+
 def deadline(text: str | None) -> int | None:
     """Read a deadline in epoch milliseconds; junk is no deadline, else a slip of the sender's would end its job."""
-    return count(text, MAX_TIME) if text is not None and _NUMBER.fullmatch(text) else None
+    return count(text, MAX_TIME) if _is_number(text) else None
 
 
 def lane(text: str | None) -> Lane | None:
     """Read a lane; None where the text names none."""
-    return next((known for known in LANES if known == text), None)
+    return _LANES.get(text or "")
 
 
 def tries(read: Mapping[str, str]) -> Tries:
@@ -145,7 +162,8 @@ def job_headers(job: Job) -> list[Header]:
 def read_job(read: Mapping[str, str], job: Job) -> Job:
     """Read the job-scoped headers of our own topics over what `job` says."""
     told = deadline(read.get(DEADLINE))
-    return job.advanced(
+    return Job(
+        id=job.id,
         tenant=unquoted(read.get(TENANT)) or job.tenant,
         type=unquoted(read.get(TYPE)) or job.type,
         lane=lane(read.get(LANE)) or job.lane,
@@ -167,10 +185,11 @@ def trace_headers(trace: Trace) -> list[Header]:
 
 def carried(headers: Headers) -> Headers:
     """Pick the headers we do not know, which travel on to children: at most `MAX_CARRIED` bytes, first come first."""
+    strange = [header for header in headers if header[0] not in _OURS]
     kept: list[Header] = []
     room = MAX_CARRIED
-    for name, value in headers:
-        if name in _SINGLE or name.startswith(_PREFIXES):
+    for name, value in strange:
+        if name.startswith(_PREFIXES):
             continue
         room -= len(name.encode("utf-8", "replace")) + len(value or b"") + _FRAMING
         if room < 0:
@@ -189,7 +208,7 @@ def quoted(text: str, limit: int | None = None) -> str:
 
     With a `limit`, in characters of the result, the text is cut after its last whole character that fits.
     """
-    if _PLAIN.fullmatch(text):
+    if text.isascii() and text.isprintable() and "%" not in text:
         return text[:limit]
     spelt = [_quoted(character) for character in text[:limit]]
     ends = list(accumulate(map(len, spelt)))
@@ -204,9 +223,11 @@ def _quoted(character: str) -> str:
 
 def unquoted(text: str | None) -> str:
     """Undo `quoted`; a malformed escape stays as it is."""
-    raw = re.sub(rb"%([0-9A-Fa-f]{2})", lambda match: bytes([int(match[1], 16)]), (text or "").encode())
+    if not text or "%" not in text:
+        return text or ""
+    raw = _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), text.encode())
     return raw.decode("utf-8", "replace")
 
 
 def _cost(text: str | None) -> float:
-    return float(text) if text and re.fullmatch(r"\d{1,12}(\.\d{1,12})?", text) else 0.0
+    return float(text) if text and _COST.fullmatch(text) else 0.0

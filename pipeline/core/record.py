@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pipeline.core.quick import quick
+
 Header = tuple[str, bytes | None]
 """One Kafka header. Headers are an ordered multimap with nullable values; duplicates are legal."""
 
@@ -37,6 +39,7 @@ class Commit(NamedTuple):
     metadata: str = ""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Record:
     """A consumed record. `timestamp_ms` is the broker's view of it, -1 where it has none."""
@@ -55,6 +58,7 @@ class Record:
         return Position(self.topic, self.partition, self.offset)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Outgoing:
     """A record to be produced. `partition` None leaves the choice to the key (murmur2, as Java clients do)."""

@@ -9,9 +9,12 @@ import hashlib
 import re
 from dataclasses import dataclass
 
+from pipeline.core.quick import quick
+
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Trace:
     """One span: its trace, its own id, its flags, and what vendors and applications let travel along."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from types import TracebackType
 from typing import Any
 
 from pipeline.core import headers as h
@@ -14,8 +15,8 @@ from pipeline.core.event import MAX_HOPS, Event, receive
 from pipeline.core.payloads import JobPayload, Payload
 from pipeline.core.ports import Clock, Codec
 from pipeline.core.record import Record
-from pipeline.core.retry import TryTimeout
 from pipeline.core.stage import Context, Handler
+from pipeline.runtime.deadline import Deadlines
 from pipeline.runtime.plan import Plan
 from pipeline.runtime.work import Item
 
@@ -28,6 +29,11 @@ class Attempt:
     handler: Handler[Any, Any]
     codec: Codec
     clock: Clock
+    deadlines: Deadlines = field(init=False)
+
+    def __post_init__(self) -> None:
+        """All tries of the stage have one deadline's length."""
+        object.__setattr__(self, "deadlines", Deadlines(self.plan.stage.name, self.plan.stage.timeout))
 
     async def decode(self, item: Item) -> Event[Payload]:
         """Turn the item's record into an event. Raises Reject or Defer."""
@@ -52,14 +58,8 @@ class Attempt:
             raise Fail("the job's deadline has passed", code="deadline")
         deadline = None if event.job.deadline_ms is None else event.job.deadline_ms / 1000
         context = Context(event.id, event.tries.attempts + 1, deadline, self.clock)
-        limit = asyncio.timeout(stage.timeout)
-        try:
-            async with limit:
-                outputs: Sequence[Payload] = await self.handler(event, context)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise TryTimeout(f"{stage.name} took longer than {stage.timeout:g} s", code="timeout") from None
+        with self.deadlines.limit():
+            outputs: Sequence[Payload] = await self.handler(event, context)
         return outputs
 
     def _receive(self, item: Item, payload: Payload) -> Event[Payload]:
@@ -68,19 +68,30 @@ class Attempt:
         return event if item.tries is None else replace(event, tries=item.tries)
 
 
-@contextmanager
-def contained() -> Iterator[None]:
+def contained() -> AbstractContextManager[None]:
     """Make an error of a cancellation that nobody asked this task for; it would end the worker in silence.
 
     It comes out of what a handler awaits and somebody else cancelled: a shared request, a task of a library.
     """
-    try:
-        yield
-    except asyncio.CancelledError as stray:
+    return _CONTAINED
+
+
+class _Contained(AbstractContextManager[None]):
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let all pass but a stray cancellation."""
+        if not isinstance(error, asyncio.CancelledError):
+            return
         task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise RuntimeError("something that the handler awaited was cancelled") from stray
+        if task is not None and not task.cancelling():
+            raise RuntimeError("something that the handler awaited was cancelled") from error
+
+
+_CONTAINED = _Contained()
 
 
 def _original_topic(record: Record) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Any
 
 from pipeline.core.event import Event
@@ -13,40 +14,26 @@ from pipeline.core.record import Position
 from pipeline.core.retry import DeadLetter, Decision, FailJob, StopStage, describe
 from pipeline.runtime.plan import Plan
 from pipeline.telemetry import logs
-from pipeline.telemetry.metrics import StageMetrics
+from pipeline.telemetry.metrics import OneStage, StageMetrics
 
 
 class Observer:
     """Watches the stages of one process."""
 
     def __init__(self, metrics: StageMetrics | None = None) -> None:
-        """Report to `metrics`; without, only the log is written."""
+        """Report to `metrics`; without, only the log is written, at the level configured before."""
         self._metrics = metrics
         self._log = logs.get()
+        self._debugging = logs.debugging()
 
-    @contextmanager
-    def trying(self, plan: Plan, event: Event[Payload]) -> Iterator[None]:
+    def trying(self, plan: Plan, event: Event[Payload]) -> AbstractContextManager[None]:
         """Watch one try: its time, and the context of every line logged in it."""
-        stage = plan.stage.name
-        context = {"job": event.job.id, "event_id": event.id, "trace": event.trace.trace_id, "stage": stage}
-        started = time.perf_counter()
-        metrics = self._metrics
-        if metrics:
-            metrics.running.labels(stage).inc()
-        try:
-            with logs.during(context):
-                yield
-                self._log.debug(f"{stage}: done", action=f"{stage}.done", attempts=event.tries.attempts)
-            self._outcome(stage, "ok")
-        finally:
-            if metrics:
-                metrics.running.labels(stage).dec()
-                metrics.handling.labels(stage).observe(time.perf_counter() - started)
+        return _Try(self, plan.stage.name, event)
 
     def concluded(self, plan: Plan, event: Event[Payload], decision: Decision, error: Exception) -> None:
         """Report a try that did not succeed, and what was decided."""
         stage = plan.stage.name
-        self._outcome(stage, type(error).__name__.lower())
+        self.outcome(stage, type(error).__name__.lower())
         known: dict[str, Any] = {
             "action": f"{stage}.{_verb(decision)}",
             "stage": stage,
@@ -63,23 +50,24 @@ class Observer:
     def taken(self, plan: Plan, count: int) -> None:
         """Count records taken."""
         if self._metrics:
-            self._metrics.taken.labels(plan.stage.name).inc(count)
+            self._metrics.of(plan.stage.name).taken.inc(count)
 
     def settled(self, plan: Plan, end: str) -> None:
         """Count a record that came to its end."""
         if self._metrics:
-            self._metrics.settled.labels(plan.stage.name, end or "nothing").inc()
+            self._metrics.of(plan.stage.name).settled(end or "nothing")
 
     def gauges(self, plan: Plan, **values: int) -> None:
         """Set the gauges named by `values`."""
         if self._metrics:
+            gauges = self._metrics.of(plan.stage.name).gauges
             for name, value in values.items():
-                getattr(self._metrics, name).labels(plan.stage.name).set(value)
+                gauges[name].set(value)
 
     def committed(self, plan: Plan) -> None:
         """Count a commit."""
         if self._metrics:
-            self._metrics.commits.labels(plan.stage.name).inc()
+            self._metrics.of(plan.stage.name).commits.inc()
 
     def abandoned(self, plan: Plan, positions: Sequence[Position]) -> None:
         """Report what the drain deadline cut: it stays uncommitted and will be taken again."""
@@ -104,14 +92,60 @@ class Observer:
         """Report a change of the stage's state."""
         stage = plan.stage.name
         if self._metrics:
-            self._metrics.halted.labels(stage).set(int(state == "halted"))
+            self._metrics.of(stage).gauges["halted"].set(int(state == "halted"))
         write = self._log.error if state == "halted" else self._log.info
         write(f"{stage}: {state}", action=f"{stage}.{state}", stage=stage, **({"reason": reason} if reason else {}))
 
-    def _outcome(self, stage: str, outcome: str) -> None:
+    def metrics_of(self, stage: str) -> OneStage | None:
+        """The metrics of one stage, where there are some."""
+        return self._metrics.of(stage) if self._metrics else None
+
+    def outcome(self, stage: str, outcome: str) -> None:
+        """Count a try by how it ended."""
         if self._metrics:
-            known = outcome if outcome in _OUTCOMES else "unexpected"
-            self._metrics.tries.labels(stage, known).inc()
+            self._metrics.of(stage).tried(outcome if outcome in _OUTCOMES else "unexpected")
+
+    def done(self, stage: str, event: Event[Payload]) -> None:
+        """Report a try that succeeded."""
+        self.outcome(stage, "ok")
+        if self._debugging:
+            self._log.debug(f"{stage}: done", action=f"{stage}.done", attempts=event.tries.attempts)
+
+
+class _Try(AbstractContextManager[None]):
+    """One try while it runs: it is timed, counted, and lends its names to the lines written meanwhile."""
+
+    __slots__ = ("_event", "_lent", "_metrics", "_observer", "_stage", "_started")
+
+    def __init__(self, observer: Observer, stage: str, event: Event[Payload]) -> None:
+        self._observer = observer
+        self._stage = stage
+        self._event = event
+        self._metrics = observer.metrics_of(stage)
+
+    def said(self) -> Mapping[str, str]:
+        """Name the job, the event, its trace and the stage."""
+        event = self._event
+        return {"job": event.job.id, "event_id": event.id, "trace": event.trace.trace_id, "stage": self._stage}
+
+    def __enter__(self) -> None:
+        """Begin."""
+        if self._metrics:
+            self._metrics.running += 1
+        self._lent = logs.lend(self)
+        self._started = time.perf_counter()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End, however the try did."""
+        seconds = time.perf_counter() - self._started
+        if self._metrics:
+            self._metrics.running -= 1
+            self._metrics.handling.observe(seconds)
+        if kind is None:
+            self._observer.done(self._stage, self._event)
+        logs.take_back(self._lent)
 
 
 _OUTCOMES = frozenset({"ok", "fail", "reject", "retry", "defer", "halt", "trytimeout"})

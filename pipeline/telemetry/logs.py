@@ -1,6 +1,7 @@
 """Structured logs: JSON lines on stderr, or coloured lines on a terminal. Each line carries a stable `action`.
 
-Job, trace and stage are bound for the time of a try, so every line written meanwhile carries them.
+Job, trace and stage are lent to every line written during a try. They are spelt only where a line is written: most
+tries write none.
 """
 
 from __future__ import annotations
@@ -8,14 +9,25 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from typing import Any, Literal
+from contextvars import ContextVar, Token
+from typing import Any, Literal, Protocol
 
 import structlog
-from structlog.contextvars import bound_contextvars, merge_contextvars
-from structlog.typing import FilteringBoundLogger, Processor
+from structlog.contextvars import merge_contextvars
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 Format = Literal["auto", "json", "console"]
+
+
+class Context(Protocol):
+    """What lends its names to the lines written meanwhile."""
+
+    def said(self) -> Mapping[str, str]:
+        """The names (job, trace, stage, ...) for one line."""
+        ...
+
+
+_lent: ContextVar[Context | None] = ContextVar("lent", default=None)
 
 
 def configure(style: Format = "auto", level: str = "INFO", *, color: bool = True) -> None:
@@ -23,6 +35,7 @@ def configure(style: Format = "auto", level: str = "INFO", *, color: bool = True
     pretty = style == "console" or (style == "auto" and sys.stderr.isatty())
     chain: list[Processor] = [
         merge_contextvars,
+        merge_lent,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
@@ -49,6 +62,25 @@ def get(**bound: Any) -> FilteringBoundLogger:
     return logger
 
 
-def during(context: Mapping[str, str]) -> AbstractContextManager[object]:
-    """Bind `context` (job, trace, stage, ...) to every line written in the block, in this task."""
-    return bound_contextvars(**context)
+def debugging() -> bool:
+    """Whether lines of level debug are written, as configured now: for those who would write one for each record."""
+    return get().is_enabled_for(logging.DEBUG)
+
+
+def lend(context: Context) -> Token[Context | None]:
+    """Lend `context` to every line written from now on in this task, and in those it starts."""
+    return _lent.set(context)
+
+
+def take_back(token: Token[Context | None]) -> None:
+    """End what `lend` began."""
+    _lent.reset(token)
+
+
+def merge_lent(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """The processor that spells what was lent; what the line says itself wins."""
+    context = _lent.get()
+    if context is not None:
+        for name, text in context.said().items():
+            line.setdefault(name, text)
+    return line

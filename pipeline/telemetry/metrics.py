@@ -37,6 +37,49 @@ class StageMetrics:
         self.paused = Gauge("pipeline_partitions_paused", "Partitions not fetched now", ["stage"], registry=registry)
         self.commits = Counter("pipeline_commits", "Offset commits asked for", ["stage"], registry=registry)
         self.halted = Gauge("pipeline_stage_halted", "1 when a stage has stopped itself", ["stage"], registry=registry)
+        self._stages: dict[str, OneStage] = {}
+
+    def of(self, stage: str) -> OneStage:
+        """The metrics of one stage."""
+        known = self._stages.get(stage)
+        if known is None:
+            known = self._stages[stage] = OneStage(self, stage)
+        return known
+
+
+class OneStage:
+    """The metrics of one stage, each looked up by its labels once: that takes longer than to count.
+
+    `running` is a plain number, read when somebody asks for the gauge.
+    """
+
+    def __init__(self, metrics: StageMetrics, stage: str) -> None:
+        """Use `metrics`. Labels with more than a stage appear with their first count."""
+        self.running = 0
+        self.taken = metrics.taken.labels(stage)
+        self.handling = metrics.handling.labels(stage)
+        self.commits = metrics.commits.labels(stage)
+        gauges = ("open", "waiting", "partitions", "paused", "halted")
+        self.gauges = {name: getattr(metrics, name).labels(stage) for name in gauges}
+        self._stage = stage
+        self._tries, self._settled = metrics.tries, metrics.settled
+        self._outcomes: dict[str, Counter] = {}
+        self._ends: dict[str, Counter] = {}
+        metrics.running.labels(stage).set_function(lambda: self.running)
+
+    def tried(self, outcome: str) -> None:
+        """Count a try."""
+        known = self._outcomes.get(outcome)
+        if known is None:
+            known = self._outcomes[outcome] = self._tries.labels(self._stage, outcome)
+        known.inc()
+
+    def settled(self, end: str) -> None:
+        """Count a record that came to its end."""
+        known = self._ends.get(end)
+        if known is None:
+            known = self._ends[end] = self._settled.labels(self._stage, end)
+        known.inc()
 
 
 class ModelMetrics:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Iterator
 
 import pytest
+import structlog
 from prometheus_client import CollectorRegistry
-from structlog.contextvars import get_contextvars
+from structlog.contextvars import merge_contextvars
+from structlog.exceptions import DropEvent
 from structlog.testing import capture_logs
+from structlog.typing import EventDict
 
 from pipeline.core.errors import Fail, Halt, Reject, Retry
 from pipeline.core.event import receive
@@ -16,6 +21,7 @@ from pipeline.core.record import Position, Record
 from pipeline.core.retry import RetryPolicy, decide
 from pipeline.runtime.observe import Observer
 from pipeline.runtime.plan import plan
+from pipeline.telemetry import logs
 from pipeline.telemetry.metrics import StageMetrics
 from tests.runtime.world import Note, Script, World
 
@@ -26,16 +32,16 @@ EVENT = receive(RECORD, Note(text="a"), open_topic=False, copy=False, now=1.0)
 
 def conclude(error: Exception) -> dict[str, object]:
     """Let an observer report how a try ended; returns its log line."""
-    with capture_logs() as logs:
+    with capture_logs() as captured:
         Observer().concluded(PLAN, EVENT, decide(error, EVENT.tries, RetryPolicy(), 1.0, None), error)
-    (line,) = logs
+    (line,) = captured
     return dict(line)
 
 
 def test_without_metrics_only_the_log_is_written() -> None:
     """Every report works without a registry; counts go nowhere."""
     observer = Observer()
-    with capture_logs() as logs:
+    with capture_logs() as captured:
         with observer.trying(PLAN, EVENT):
             pass
         observer.taken(PLAN, 3)
@@ -43,7 +49,7 @@ def test_without_metrics_only_the_log_is_written() -> None:
         observer.gauges(PLAN, open=1)
         observer.committed(PLAN)
         observer.changed(PLAN, "running")
-    assert [line["action"] for line in logs] == ["work.running"]
+    assert [line["action"] for line in captured] == ["work.running"]
 
 
 @pytest.mark.parametrize(
@@ -65,37 +71,76 @@ def test_an_end_is_told_with_a_stable_action(error: Exception, action: str, leve
     assert line["reason"] == f"{type(error).__name__}: no"
 
 
-def test_a_try_lends_its_context_to_every_line_written_in_it() -> None:
-    """Job, event, trace and stage are bound while the handler runs, and not a moment longer."""
+@pytest.fixture
+def lines() -> Iterator[list[dict[str, object]]]:
+    """Every line written, with what was lent to it."""
+    kept: list[dict[str, object]] = []
+
+    def keep(_logger: object, _method: str, line: EventDict) -> EventDict:
+        kept.append(dict(line))
+        raise DropEvent
+
+    before = structlog.get_config()
+    structlog.configure(processors=[merge_contextvars, logs.merge_lent, keep])
+    yield kept
+    structlog.configure(**before)
+
+
+def test_a_try_lends_its_context_to_every_line_written_in_it(lines: list[dict[str, object]]) -> None:
+    """Job, event, trace and stage stand in each line while the handler runs, and not a moment longer."""
     observer = Observer()
     with observer.trying(PLAN, EVENT):
-        assert get_contextvars() == {
-            "job": "job-1",
-            "event_id": "e",
-            "trace": EVENT.trace.trace_id,
-            "stage": "work",
-        }
-    assert get_contextvars() == {}
+        structlog.get_logger().info("during", stage="mine")
+    structlog.get_logger().info("after")
+    lent = {"job": "job-1", "event_id": "e", "trace": EVENT.trace.trace_id}
+    assert lines == [{"event": "during", "stage": "mine", **lent}, {"event": "after"}]
+
+
+def test_a_try_that_raises_takes_its_context_back(lines: list[dict[str, object]]) -> None:
+    """However a try ends, the next line is not its own."""
+    with pytest.raises(ZeroDivisionError), Observer().trying(PLAN, EVENT):
+        raise ZeroDivisionError
+    structlog.get_logger().info("after")
+    assert lines == [{"event": "after"}]
+
+
+@pytest.mark.parametrize("level, written", [(logging.DEBUG, ["work.done"]), (logging.INFO, [])])
+def test_a_success_is_told_where_somebody_debugs(
+    lines: list[dict[str, object]], level: int, written: list[str]
+) -> None:
+    """A line for each record is written at level debug only, and then it names its job."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level))
+    with Observer().trying(PLAN, EVENT):
+        pass
+    assert [line["action"] for line in lines if line["job"] == "job-1"] == written
 
 
 @pytest.mark.virtual
-async def test_tries_side_by_side_do_not_mix_their_contexts() -> None:
-    """Two handlers at once each see their own job."""
-    seen: dict[str, object] = {}
+async def test_tries_side_by_side_do_not_mix_their_contexts(lines: list[dict[str, object]]) -> None:
+    """Two handlers at once each write about their own job."""
     world = await World.make()
 
-    class Looking(Script):
+    class Talking(Script):
         async def __call__(self, event, ctx, /):  # type: ignore[no-untyped-def]  # as its parent
             await asyncio.sleep(1)
-            seen[event.payload.text] = get_contextvars()["job"]
+            structlog.get_logger().info(event.payload.text)
             return []
 
-    run = await world.start(Looking())
+    run = await world.start(Talking())
     for name in ("a", "b"):
         world.put(name, key=name.encode(), headers={CE_SUBJECT: f"job-{name}"})
     await world.until(lambda: world.at() == 2)
     await run.stop()
-    assert seen == {"a": "job-a", "b": "job-b"}
+    assert {line["event"]: line["job"] for line in lines if "job" in line} == {"a": "job-a", "b": "job-b"}
+
+
+def test_a_gauge_of_running_handlers_is_read_while_they_run() -> None:
+    """It counts all of the stage, also those of another observer of the same metrics."""
+    registry = CollectorRegistry()
+    metrics = StageMetrics(registry)
+    with Observer(metrics).trying(PLAN, EVENT), Observer(metrics).trying(PLAN, EVENT):
+        assert registry.get_sample_value("pipeline_handlers_running", {"stage": "work"}) == 2
+    assert registry.get_sample_value("pipeline_handlers_running", {"stage": "work"}) == 0
 
 
 def test_outcomes_are_counted_by_a_bounded_set_of_names() -> None:
@@ -124,7 +169,7 @@ def test_a_try_that_raises_is_timed_and_not_counted_as_ok() -> None:
 
 def test_what_a_drain_abandons_is_named_up_to_ten() -> None:
     """The first positions are in the line, and how many there are in all."""
-    with capture_logs() as logs:
+    with capture_logs() as captured:
         Observer().abandoned(PLAN, [Position("t.in", 0, offset) for offset in range(25)])
-    assert "25 records" in str(logs[0]["event"])
-    assert logs[0]["records"] == [f"t.in/0/{offset}" for offset in range(10)]
+    assert "25 records" in str(captured[0]["event"])
+    assert captured[0]["records"] == [f"t.in/0/{offset}" for offset in range(10)]
