@@ -17,6 +17,7 @@ from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from pipeline.devkit.guard import GuardedProcess
+from pipeline.devkit.kafka_archive import archive_of, training
 from pipeline.devkit.kafka_cache import Busy, locked
 from pipeline.devkit.kafka_errors import EmbeddedKafkaError, Missing
 from pipeline.devkit.kafka_jars import Jars
@@ -144,9 +145,11 @@ async def _from_jars(config: EmbeddedKafkaConfig, stack: AsyncExitStack) -> Brok
     lock = await _occupy(storage, progress, stack)
     storage.fill(formatted)
     progress(f"starting Kafka {jars.version}")
-    server = KafkaServer(ServerPlan(java, folder, config.pom_dir, storage, cluster_at, config.port, (lock,)))
+    archive = archive_of(java, folder)
+    server = KafkaServer(ServerPlan(java, folder, config.pom_dir, storage, cluster_at, config.port, (lock,), archive))
     await server.start()
     stack.push_async_callback(server.process.terminate)
+    await stack.enter_async_context(training(archive, config.pom_dir, formatted))
     return Broker(server.bootstrap_servers, "jars", server)
 
 
