@@ -54,7 +54,6 @@ class Archive:
         """What the making says."""
         return self.file.with_name("classes.log")
 
-    @property
     def wanted(self) -> bool:
         """Whether it should be made: it is not there, and was not found impossible within the last day."""
         try:
@@ -133,7 +132,7 @@ async def training(archive: Archive, settings: Path, formatted: Path) -> AsyncIt
     command = Command((*arguments, *map(str, places)), environment, archive.jars, archive.log, grace=0)
     process = GuardedProcess(command)
     try:
-        if archive.wanted:
+        if archive.wanted():
             archive.log.unlink(missing_ok=True)
             await process.start()
     except OSError:

@@ -26,8 +26,8 @@ class ServerPlan:
 
     `settings` is the folder of server.properties and log4j2.properties; `lock` a descriptor that the broker inherits;
     `port` None for a free one. `cluster_at` asks a broker for its cluster's id: None if it does not answer within a
-    fraction of a second. `archive` is that of its classes, there or not; `flags` are more flags for Java; `grace` is the
-    time in seconds that the broker has for its end.
+    fraction of a second. `archive` is that of its classes, there or not; `flags` are more flags for Java; `grace` is
+    the time in seconds that the broker has for its end.
     """
 
     java: Java

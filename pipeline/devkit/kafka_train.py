@@ -32,7 +32,7 @@ async def train(archive: Archive, settings: Path, formatted: Path) -> None:
     """Make the archive, unless it is there, or somebody else makes it."""
     try:
         async with locked(archive.lock, lambda: None, 0):
-            if archive.wanted:
+            if archive.wanted():
                 shutil.rmtree(archive.part, ignore_errors=True)
                 await _make(archive, settings, formatted)
                 shutil.rmtree(archive.part, ignore_errors=True)

@@ -224,7 +224,7 @@ async def test_a_real_broker_starts_from_the_archive_that_was_made_of_one(own_ka
     [formatted] = own.glob("formatted-*/logs")
     archive = archive_of(find_java(config.java_home), own / "lib")
     await train(archive, config.pom_dir, formatted)
-    assert not archive.wanted
+    assert not archive.wanted()
     assert not archive.part.exists()
     async with embedded_kafka(config) as broker:
         assert maps(broker, archive.file) in (True, None)

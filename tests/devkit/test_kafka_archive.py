@@ -18,14 +18,14 @@ from pipeline.resources import resource
 SETTINGS = resource("deploy", "kafka")
 
 
-def machine(folder: Path, version: str = "17.0.15", script: str = "exit 1") -> Java:
+def machine(folder: Path, version: int = 17, script: str = "exit 1") -> Java:
     """A Java machine that is a script."""
     program = folder / "bin" / "java"
     program.parent.mkdir(parents=True)
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
-    (folder / "release").write_text(f'IMPLEMENTOR="X"\nJAVA_VERSION="{version}"\n')
-    return Java(program, int(version.split(".")[0]))
+    (folder / "release").write_text(f'IMPLEMENTOR="X"\nJAVA_VERSION="{version}.0.1"\n')
+    return Java(program, version)
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_what_java_compares_is_in_the_name(tmp_path: Path, archive: Archive, jar
 )
 def test_each_java_has_flags_of_its_own(tmp_path: Path, jars: Path, version: int, uses: str, writes: str) -> None:
     """A class data archive before Java 25, an ahead-of-time cache since."""
-    archive = archive_of(machine(tmp_path / "java", f"{version}.0.1"), jars)
+    archive = archive_of(machine(tmp_path / "java", version), jars)
     archive.file.write_bytes(b"classes")
     assert archive.flags() == (f"{uses}{archive.file}",)
     assert archive.writing(Path("made")) == (f"{writes}made",)
@@ -91,12 +91,12 @@ def test_each_java_has_flags_of_its_own(tmp_path: Path, jars: Path, version: int
 # ------------------------------------------------------------------------------------------------ its life
 def test_an_archive_is_wanted_until_it_is_there(tmp_path: Path, archive: Archive) -> None:
     """Until then nothing is asked of Java; then it is used, and its use is noted."""
-    assert archive.wanted
+    assert archive.wanted()
     assert archive.flags() == ()
     made = tmp_path / "made"
     made.write_bytes(b"classes")
     archive.keep(made)
-    assert not archive.wanted
+    assert not archive.wanted()
     assert archive.file.read_bytes() == b"classes"
     assert not made.exists()
     age(archive.file, 3600)
@@ -112,10 +112,10 @@ def test_a_machine_that_makes_none_is_asked_again_after_a_day(
     if content is not None:
         (tmp_path / "made").write_bytes(content)
     archive.keep(tmp_path / "made")
-    assert not archive.wanted
+    assert not archive.wanted()
     assert archive.flags() == ()
     age(archive.file, 25 * 3600)
-    assert archive.wanted
+    assert archive.wanted()
 
 
 def test_an_archive_that_does_harm_is_given_up(archive: Archive) -> None:
@@ -123,7 +123,7 @@ def test_an_archive_that_does_harm_is_given_up(archive: Archive) -> None:
     archive.file.write_bytes(b"harm")
     archive.give_up()
     assert archive.flags() == ()
-    assert not archive.wanted
+    assert not archive.wanted()
 
 
 def test_archives_unused_for_long_go(tmp_path: Path, archive: Archive) -> None:
@@ -148,7 +148,7 @@ async def test_one_process_makes_it_and_others_leave(tmp_path: Path, archive: Ar
     """Two starts at once train one broker, not two."""
     async with locked(archive.lock, lambda: None, 0):
         await train(archive, SETTINGS, tmp_path / "formatted")
-    assert archive.wanted
+    assert archive.wanted()
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ async def test_a_machine_that_ends_in_the_making_is_given_up(archive: Archive, f
     """Java that refuses the flag, or has no room, is asked again after a day; nothing of the making stays."""
     async with training(archive, SETTINGS, formatted):
         await reached(archive.file)
-    assert not archive.wanted
+    assert not archive.wanted()
     assert archive.flags() == ()
 
 
@@ -182,7 +182,7 @@ async def test_the_making_ends_with_its_owner(tmp_path: Path, jars: Path, format
     async with asyncio.timeout(20):
         while psutil.pid_exists(child):
             await asyncio.sleep(0.01)
-    assert archive.wanted
+    assert archive.wanted()
 
 
 @pytest.mark.system
@@ -192,7 +192,7 @@ async def test_a_making_that_cannot_begin_is_no_error(
     """The broker runs; that the next one starts slowly, too, is no reason to stop it."""
     monkeypatch.setattr(sys, "executable", "/nothing/python")
     async with training(archive, SETTINGS, formatted):
-        assert archive.wanted
+        assert archive.wanted()
 
 
 async def reached(file: Path) -> None:
