@@ -1,7 +1,7 @@
 """A Kafka broker for one developer, from whatever the machine has.
 
-In this order: a broker that is there already; Apache Kafka itself, from its published jars on the local Java;
-librdkafka's built-in test broker, which keeps little, and nothing once its owner has ended.
+In this order: a broker that is there already; Apache Kafka itself, from its published jars on the local Java, or in a
+container; librdkafka's built-in test broker, which keeps little, and nothing once its owner has ended.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from pipeline.devkit.guard import GuardedProcess
+from pipeline.devkit.kafka_archive import archive_of, training
 from pipeline.devkit.kafka_cache import Busy, locked
+from pipeline.devkit.kafka_docker import DockerPlan, container_kafka
 from pipeline.devkit.kafka_errors import EmbeddedKafkaError, Missing
 from pipeline.devkit.kafka_jars import Jars
 from pipeline.devkit.kafka_java import find_java
@@ -69,7 +71,8 @@ class Broker:
     """A broker, as long as the block of `embedded_kafka` lasts.
 
     `volatile`: it forgets. The test broker keeps 5 MB a partition, drops older records without a word, and has no
-    CreateTopics, no isolation of transactions and no retention; its answers prove nothing about loss.
+    CreateTopics, no isolation of transactions and no retention; its answers prove nothing about loss. A broker in a
+    container (`docker`) is a real one, whose topics end with it.
     """
 
     bootstrap_servers: str
@@ -144,14 +147,23 @@ async def _from_jars(config: EmbeddedKafkaConfig, stack: AsyncExitStack) -> Brok
     lock = await _occupy(storage, progress, stack)
     storage.fill(formatted)
     progress(f"starting Kafka {jars.version}")
-    server = KafkaServer(ServerPlan(java, folder, config.pom_dir, storage, cluster_at, config.port, (lock,)))
+    archive = archive_of(java, folder)
+    server = KafkaServer(ServerPlan(java, folder, config.pom_dir, storage, cluster_at, config.port, (lock,), archive))
     await server.start()
     stack.push_async_callback(server.process.terminate)
+    await stack.enter_async_context(training(archive, config.pom_dir, formatted))
     return Broker(server.bootstrap_servers, "jars", server)
 
 
+async def _from_docker(config: EmbeddedKafkaConfig, stack: AsyncExitStack) -> Broker:
+    version = Jars(config.pom_dir / "pom.xml", config.cache, config.progress).version
+    template = config.pom_dir / "server.properties"
+    plan = DockerPlan(version, template, cluster_at, config.progress, config.port, config.search_path)
+    return Broker(await stack.enter_async_context(container_kafka(plan)), "docker")
+
+
 # Each raises `Missing` where the machine lacks something; the first that does not is taken.
-_REAL_BROKERS = (_from_jars,)
+_REAL_BROKERS = (_from_jars, _from_docker)
 
 
 async def _occupy(storage: Storage, progress: Callable[[str], None], stack: AsyncExitStack) -> int:

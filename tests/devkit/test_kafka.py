@@ -18,7 +18,11 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type:
 
 from pipeline.devkit import kafka
 from pipeline.devkit.kafka import TEST_BROKER_PARTITIONS, Broker, EmbeddedKafkaConfig, embedded_kafka
+from pipeline.devkit.kafka_archive import archive_of
 from pipeline.devkit.kafka_errors import EmbeddedKafkaError, Missing
+from pipeline.devkit.kafka_jars import Jars
+from pipeline.devkit.kafka_java import find_java
+from pipeline.devkit.kafka_train import train
 from pipeline.resources import resource
 
 OWNER = """
@@ -206,3 +210,32 @@ async def test_kafka_knows_every_property_that_we_set(own_kafka: EmbeddedKafkaCo
         node = ConfigResource(ConfigResource.Type.BROKER, ours["node.id"])
         effective = admin.describe_configs([node])[node].result(30)
         assert {name: effective[name].value for name in ours if name in effective} == ours
+
+
+@pytest.mark.kafka
+@pytest.mark.within(180)
+async def test_a_real_broker_starts_from_the_archive_that_was_made_of_one(own_kafka: EmbeddedKafkaConfig) -> None:
+    """Java writes it, takes it at the next start, and does without when it has been damaged."""
+    config = replace(own_kafka, cache=own_kafka.data.with_name("cache"))
+    kept, own = (Jars(config.pom_dir / "pom.xml", cache, print).folder for cache in (own_kafka.cache, config.cache))
+    own.mkdir(parents=True)
+    for folder in (path for path in kept.iterdir() if path.name == "lib" or path.name.startswith("formatted-")):
+        (own / folder.name).symlink_to(folder)
+    [formatted] = own.glob("formatted-*/logs")
+    archive = archive_of(find_java(config.java_home), own / "lib")
+    await train(archive, config.pom_dir, formatted)
+    assert not archive.wanted()
+    assert not archive.part.exists()
+    async with embedded_kafka(config) as broker:
+        assert maps(broker, archive.file) in (True, None)
+        damaged = archive.file.read_bytes()[:100_000]
+        archive.file.unlink()
+        archive.file.write_bytes(damaged)
+        await broker.restart()
+        assert maps(broker, archive.file) in (False, None)
+        assert topics(broker) == set()
+
+
+def maps(broker: Broker, file: Path) -> bool | None:
+    """Whether the broker's process has a file in its memory; None where the system does not tell."""
+    return str(file) in Path(f"/proc/{broker.pid}/maps").read_text() if sys.platform == "linux" else None

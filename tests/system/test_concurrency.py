@@ -17,7 +17,7 @@ from pipeline.devkit.simulator import Call, Fault, FaultKind, Latency, Simulator
 from pipeline.resources import resource
 from tests.system.site import Site, site, until
 
-pytestmark = [pytest.mark.kafka, pytest.mark.system]
+pytestmark = [pytest.mark.kafka, pytest.mark.system, pytest.mark.alone]
 
 REQUESTS, KEYS = 1_000, 200
 
