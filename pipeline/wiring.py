@@ -43,6 +43,9 @@ VERSION = version("llm-event-pipeline")
 CLOCK = time.time
 STAGES: Mapping[str, Stage] = {stage.name: stage for stage in topology.STAGES}
 
+FLOOD_SECONDS = 600.0
+"""How long a flood of dead letters is remembered over restarts."""
+
 Say = Callable[[str], None]
 
 
@@ -162,8 +165,13 @@ class OpenWorker:
 
 
 @asynccontextmanager
-async def open_worker(configured: Configured, wanted: Sequence[str], say: Say) -> AsyncIterator[OpenWorker]:
-    """Open everything that the stages `wanted` need. Raises ConfigurationError where something is missing."""
+async def open_worker(
+    configured: Configured, wanted: Sequence[str], say: Say, accept_dead: int = 0
+) -> AsyncIterator[OpenWorker]:
+    """Open everything that the stages `wanted` need. Raises ConfigurationError where something is missing.
+
+    `accept_dead` is how many dead letters of each stage a person lets pass, whatever they look like.
+    """
     stages = chosen(wanted, configured)
     settings = configured.settings
     async with AsyncExitStack() as stack:
@@ -180,7 +188,8 @@ async def open_worker(configured: Configured, wanted: Sequence[str], say: Say) -
         for stage, handler in zip(stages, handlers, strict=True):
             bound = plan(stage, settings.topic_prefix)
             consumer = await stack.enter_async_context(open_consumer(kafka, bound.group))
-            kit = Kit(consumer, producer, codec, CLOCK, observer, VERSION, settings.drain_seconds)
+            fresh = await admin.written_since([bound.dead_letters], int((CLOCK() - FLOOD_SECONDS) * 1000))
+            kit = Kit(consumer, producer, codec, CLOCK, observer, VERSION, settings.drain_seconds, fresh, accept_dead)
             runners.append(Runner(bound, handler, kit))
         worker = Worker(runners)
         probes = serve_probes(settings.probes_host, settings.probes_port, runners, REGISTRY)

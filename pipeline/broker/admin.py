@@ -148,6 +148,15 @@ class Admin:
         """Return the oldest offset that is kept of every partition of those topics that exist."""
         return await self._offsets(topics, OffsetSpec.earliest())  # type: ignore[no-untyped-call]  # the client has no type here
 
+    async def written_since(self, topics: Iterable[str], timestamp_ms: int) -> int:
+        """Count the records of those topics from the first one that was written at or after `timestamp_ms`."""
+        wanted = sorted(set(topics))
+        ends, begins = await asyncio.gather(
+            self.end_offsets(wanted),
+            self._offsets(wanted, OffsetSpec.for_timestamp(timestamp_ms)),
+        )
+        return sum(end - begins[name] for name, end in ends.items() if begins.get(name, -1) >= 0)
+
     async def committed(self, group: str, topics: Iterable[str]) -> Mapping[Partition, int]:
         """Return where `group` stands; partitions it never committed are left out."""
         counts = _usable(await self._metadata(), topics)

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import dropwhile
 
 from confluent_kafka import murmur2
 
@@ -184,6 +185,16 @@ class MemoryBroker:
         """Return the next offset to be written of every partition of those topics that exist."""
         wanted = set(topics)
         return {name: self.range(name)[1] for name in self._partitions() if name.topic in wanted}
+
+    async def written_since(self, topics: Iterable[str], timestamp_ms: int) -> int:
+        """Count the records of those topics from the first one that was written at or after `timestamp_ms`."""
+        kept = [self._topics[name].logs for name in set(topics) if name in self._topics]
+        counts = (
+            sum(1 for _ in dropwhile(lambda one: one.timestamp_ms < timestamp_ms, log.records))
+            for logs in kept
+            for log in logs
+        )
+        return sum(counts)
 
     async def committed(self, group: str, topics: Iterable[str]) -> Mapping[Partition, int]:
         """Return where `group` stands; partitions it never committed are left out."""

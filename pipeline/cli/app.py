@@ -96,10 +96,16 @@ def demo(
 @app.command("run", epilog="Example: pipeline run retrieve index")
 def run_verb(
     stages: Annotated[list[str], typer.Argument(help="Names of stages; several run in one process.")],
+    accept: Annotated[
+        int,
+        typer.Option(
+            "--accept-dead-letters", min=0, help="Let so many dead letters pass before a flood halts a stage."
+        ),
+    ] = 0,
 ) -> None:
     """Run stages in this process until SIGTERM or Ctrl-C; a second one ends it at once."""
     configured = configure()
-    raise typer.Exit(run(run_stages(configured, stages)))
+    raise typer.Exit(run(run_stages(configured, stages, accept)))
 
 
 @app.command(epilog='Example: pipeline submit --type quick_answer --input "How long is a parcel kept?" --wait')

@@ -14,9 +14,9 @@ from pipeline.settings import Configured
 from pipeline.telemetry import logs
 
 
-async def run_stages(configured: Configured, stages: Sequence[str]) -> int:
+async def run_stages(configured: Configured, stages: Sequence[str], accept_dead: int = 0) -> int:
     """Run `stages` until told to stop; returns the exit code."""
-    async with wiring.open_worker(configured, stages, say) as opened:
+    async with wiring.open_worker(configured, stages, say, accept_dead) as opened:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _asked, opened.worker)

@@ -6,6 +6,7 @@ Retry is control flow in the runtime; this file only decides. Design section 5 h
 from __future__ import annotations
 
 import math
+import zlib
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -32,6 +33,9 @@ LEAST_DEFERRAL = 0.1
 
 LATEST = MAX_TIME / 1000
 """The latest time that is waited for, in seconds since the epoch: what the headers of a copy hold."""
+
+JITTER = 0.1
+"""The share of a delay that is added to it at most, so that what failed together does not come back together."""
 
 _ROUNDING = 0.5  # a wait of 9.9 s goes through the 10 s tier: late by a little, never early
 
@@ -100,8 +104,18 @@ class TryTimeout(Retry):
     """A try was cut at the handler's deadline: counted apart, and as an attempt."""
 
 
-def decide(error: Exception, tries: Tries, policy: RetryPolicy, now: float, job: Job | None) -> Decision:
-    """Say what becomes of a record whose try ended in `error` at `now`. `job` is None where it is not known."""
+def spread(event_id: str, attempts: int) -> float:
+    """Pick a number from 0 to 1 for an event's next wait: the same each time, and even over all events."""
+    return zlib.crc32(f"{event_id}/{attempts}".encode()) / 0xFFFF_FFFF
+
+
+def decide(
+    error: Exception, tries: Tries, policy: RetryPolicy, now: float, job: Job | None, jitter: float = 0.0
+) -> Decision:
+    """Say what becomes of a record whose try ended in `error` at `now`. `job` is None where it is not known.
+
+    `jitter`, from 0 to 1, is where in the time allowed for it the next try comes.
+    """
     match error:
         case Halt():
             return StopStage(error.reason)
@@ -114,17 +128,17 @@ def decide(error: Exception, tries: Tries, policy: RetryPolicy, now: float, job:
             until = _bounded(error.until, now + LEAST_DEFERRAL)
             wait = Wait(until, counted, error.code, error.reason, in_place=until - now <= IN_PLACE_SECONDS)
             return _unless_late(wait, job)
-    return _unless_late(_attempt(error, tries, policy, now), job)
+    return _unless_late(_attempt(error, tries, policy, now, jitter), job)
 
 
-def _attempt(error: Exception, tries: Tries, policy: RetryPolicy, now: float) -> Wait | DeadLetter:
+def _attempt(error: Exception, tries: Tries, policy: RetryPolicy, now: float, jitter: float) -> Wait | DeadLetter:
     code = error.code if isinstance(error, Retry) else "unexpected"
     reason = error.reason if isinstance(error, Retry) else describe(error)
     timeouts = tries.timeouts + isinstance(error, TryTimeout)
     counted = replace(tries, attempts=tries.attempts + 1, timeouts=timeouts)
     if counted.attempts >= policy.tries:
         return DeadLetter(code, reason, counted)
-    delay = policy.delays[counted.attempts - 1]
+    delay = policy.delays[counted.attempts - 1] * (1 + JITTER * jitter)
     after = error.after if isinstance(error, Retry) and error.after is not None else 0.0
     return Wait(_bounded(now + after, now + delay), counted, code, reason, in_place=False)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Never, Protocol, TypedDict, TypeVar, Unpack
 
 from pipeline.core.event import Event
+from pipeline.core.flood import FloodLimits
 from pipeline.core.payloads import Payload
 from pipeline.core.retry import RetryPolicy
 
@@ -73,6 +74,7 @@ class Policy(TypedDict, total=False):
     concurrency: int
     timeout: float
     retry: RetryPolicy
+    flood: FloodLimits
     delivery: Delivery
     order: Order
     enforce_deadline: bool
@@ -86,6 +88,7 @@ class Stage:
     `concurrency` is the number of handlers at once in one process; `timeout` cuts a try, in seconds.
     `delivery` says what a crash may cost: a repetition ("at least once") or a record ("at most once": its offset is
     committed before it is handled). `order` is by key, one record of a key at a time, or none at all.
+    `flood` is how many dead letters halt the stage.
     `enforce_deadline` fails a job whose deadline has passed before its next try.
     `repartition` lets the key choose the partition of outputs and copies; otherwise they keep their source's number.
     """
@@ -97,6 +100,7 @@ class Stage:
     concurrency: int = 64
     timeout: float = 60.0
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    flood: FloodLimits = field(default_factory=FloodLimits)
     delivery: Delivery = "at least once"
     order: Order = "key"
     enforce_deadline: bool = False

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pipeline.core.record import Record
 from pipeline.core.retry import Tier, tier_for
 
+CLOCK_MARGIN = 1.0
+"""Seconds by which the clocks of two machines may differ without a record being early."""
+
 
 @dataclass(frozen=True, slots=True)
 class Release:
@@ -39,8 +42,12 @@ def exit_time(record: Record, tier: Tier, now: float) -> float:
 
 
 def onward(not_before: float, now: float) -> Release | Rest | Move:
-    """Say what becomes of a record whose tier's delay is over at `now`."""
-    if not_before <= now:
+    """Say what becomes of a record whose tier's delay is over at `now`.
+
+    `not_before` may be by another machine's clock, so a margin is added to it: never early.
+    """
+    due = not_before + CLOCK_MARGIN
+    if not not_before or due <= now:
         return Release()
-    tier = tier_for(not_before - now)
-    return Rest(not_before) if tier is None else Move(tier, not_before)
+    tier = tier_for(due - now)
+    return Rest(due) if tier is None else Move(tier, not_before)

@@ -12,6 +12,7 @@ from pipeline.core.event import Event
 from pipeline.core.payloads import Payload
 from pipeline.core.record import Position
 from pipeline.core.retry import DeadLetter, Decision, FailJob, StopStage, describe
+from pipeline.runtime.heads import Late
 from pipeline.runtime.plan import Plan
 from pipeline.telemetry import logs
 from pipeline.telemetry.metrics import OneStage, StageMetrics
@@ -57,7 +58,18 @@ class Observer:
         if self._metrics:
             self._metrics.of(plan.stage.name).settled(end or "nothing")
 
-    def gauges(self, plan: Plan, **values: int) -> None:
+    def late(self, plan: Plan, late: Late, doing: str) -> None:
+        """Report the record that holds a partition's frontier, and what it does."""
+        self._log.warning(
+            f"{plan.stage.name}: one record has held its partition for {late.age:.0f} s: {doing}",
+            action=f"{plan.stage.name}.head_of_line",
+            stage=plan.stage.name,
+            source=str(late.position),
+            seconds=round(late.age),
+            behind=late.behind,
+        )
+
+    def gauges(self, plan: Plan, **values: float) -> None:
         """Set the gauges named by `values`."""
         if self._metrics:
             gauges = self._metrics.of(plan.stage.name).gauges

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipeline.core.errors import Halt, Reject
+from pipeline.core.flood import FloodGuard
 from pipeline.core.ports import Clock, Codec, Consumer, Producer
 from pipeline.core.retry import describe
 from pipeline.core.stage import Handler
 from pipeline.runtime.assignment import Assignment
 from pipeline.runtime.attempt import Attempt
 from pipeline.runtime.dispatch import Dispatch
+from pipeline.runtime.heads import Heads
 from pipeline.runtime.intake import Intake
 from pipeline.runtime.observe import Observer
 from pipeline.runtime.plan import Plan
@@ -28,12 +30,19 @@ COMMIT_SECONDS = 0.1
 FETCH_SECONDS = 0.1
 FETCH_RECORDS = 500
 
+# Ends that say nothing of whether the stage is at fault: the guard counts dead letters before they are written.
+_UNDECIDED = frozenset({"retry", "moved", "dead_letter"})
+
 State = Literal["starting", "running", "draining", "stopped", "halted"]
 
 
 @dataclass(frozen=True, slots=True)
 class Kit:
-    """What a runner works with. `drain_seconds` bounds the finish after a stop; `version` is the software's."""
+    """What a runner works with. `drain_seconds` bounds the finish after a stop; `version` is the software's.
+
+    `dead_before` is how many dead letters of the stage are fresh at the start, `accept_dead` how many more a person
+    lets pass.
+    """
 
     consumer: Consumer
     producer: Producer
@@ -42,6 +51,8 @@ class Kit:
     observer: Observer = field(default_factory=Observer)
     version: str = "0"
     drain_seconds: float = 30.0
+    dead_before: int = 0
+    accept_dead: int = 0
 
 
 class Runner:
@@ -57,8 +68,10 @@ class Runner:
         attempt = Attempt(plan, handler, kit.codec, kit.clock)
         settler = Settler(plan, kit.producer, kit.codec, kit.clock, ledger=self, version=kit.version)
         self._intake = Intake(self._assignment, self._dispatch, settler, attempt, kit.clock)
-        self._workers = Workers(attempt, settler, self._intake, self._dispatch, kit.observer, self._stop_for)
+        self._guard = FloodGuard(plan.stage.flood, kit.dead_before, kit.accept_dead)
+        self._workers = Workers(attempt, settler, self._intake, self._dispatch, kit.observer, self)
         self._early = plan.stage.delivery == "at most once"
+        self._heads = Heads()
         self._stop = asyncio.Event()
         self._halt: Halt | None = None
         self._next_commit = 0.0
@@ -73,7 +86,7 @@ class Runner:
             while not self._stop.is_set():
                 await self._turn()
         except Halt as halt:
-            self._stop_for(halt)
+            self.halt(halt)
         finally:
             await self._drain()
         if self._halt is not None:
@@ -146,7 +159,7 @@ class Runner:
         try:
             records = await self._kit.consumer.fetch(FETCH_RECORDS, FETCH_SECONDS)
         except Halt as halt:
-            self._stop_for(halt)
+            self.halt(halt)
             return False
         for record in records:
             # Prefetched before the pause took hold: booked and never handled, so the frontier stays below it.
@@ -164,6 +177,8 @@ class Runner:
     def settled(self, item: Item) -> None:
         """Book an item's end. A part that has gone takes no bookings: its record is somebody else's now."""
         self._kit.observer.settled(self.plan, item.end)
+        if item.end not in _UNDECIDED:
+            self._guard.lived()
         part = item.part
         if not part.alive:
             return
@@ -177,7 +192,7 @@ class Runner:
             self._workers.conclude_later(item, verdict)
         else:
             where = str(item.record.position)
-            self._stop_for(Halt(f"the broker refuses what record {where} leads to ({item.end}): {describe(error)}"))
+            self.halt(Halt(f"the broker refuses what record {where} leads to ({item.end}): {describe(error)}"))
 
     def untold(self, item: Item, error: Exception) -> None:
         """Report a dead letter of which its owner will not hear."""
@@ -193,12 +208,30 @@ class Runner:
         if now < self._next_commit:
             return
         self._next_commit = now + COMMIT_SECONDS
+        for late in self._heads.look(self._assignment.parts.values(), now):
+            self._kit.observer.late(self.plan, late, self._workers.doing(late.item))
         commits = self._assignment.commits(early=self.state == "running")
         if commits:
             self._kit.consumer.commit(commits)
             self._kit.observer.committed(self.plan)
 
-    def _stop_for(self, halt: Halt) -> None:
+    def may_die(self, reason: str) -> bool:
+        """Count a record that is to be a dead letter; halts the stage instead where that would be a flood of them."""
+        if self._guard.died():
+            return True
+        name = self.plan.stage.name
+        self.halt(
+            Halt(
+                f"{self._guard.describe()} became dead letters, the newest for: {reason}. They are in"
+                f" {self.plan.dead_letters}; mend the cause and start again, or let more of them pass:"
+                f" `pipeline run {name} --accept-dead-letters 1000`",
+                code="flood",
+            )
+        )
+        return False
+
+    def halt(self, halt: Halt) -> None:
+        """Stop the stage; the first reason is the one that is told."""
         if self._halt is None:
             self._halt = halt
             self._stop.set()
@@ -214,6 +247,7 @@ class Runner:
             waiting=self._workers.waiting + self._intake.resting,
             partitions=len(self._assignment.parts),
             paused=sum(bool(part.pauses) for part in self._assignment.parts.values()),
+            head=self._heads.age,
         )
 
     def status(self) -> tuple[str, bool, str]:

@@ -73,6 +73,11 @@ class Part:
         """Go through the items still owed."""
         return (taken for taken in self.frontier.unsettled() if isinstance(taken, Item))
 
+    def head(self) -> Item | None:
+        """The record that holds the frontier; None where nothing does, or where it only waits for its tier."""
+        head = next(self.unsettled(), None)
+        return None if head is None or (self.held and self.held[0] is head) else head
+
 
 class Item(Taken):
     """One taken record on its way to its one end. `tries` runs ahead of the record while it waits in place.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 from pipeline.core.errors import Defer, Halt, Outcome, Reject
 from pipeline.core.event import Event
 from pipeline.core.job import Job
 from pipeline.core.payloads import Payload
-from pipeline.core.retry import DeadLetter, FailJob, StopStage, Wait, decide, describe, tier_for
+from pipeline.core.retry import DeadLetter, FailJob, StopStage, Wait, decide, describe, spread, tier_for
 from pipeline.runtime.attempt import Attempt, contained
 from pipeline.runtime.dispatch import Dispatch
 from pipeline.runtime.intake import Intake
@@ -19,12 +19,25 @@ from pipeline.runtime.settle import Settler
 from pipeline.runtime.waiting import WaitingRoom
 from pipeline.runtime.work import Item
 
+
+class Verdicts(Protocol):
+    """Who decides about the stage as a whole."""
+
+    def halt(self, halt: Halt) -> None:
+        """Stop the stage."""
+        ...
+
+    def may_die(self, reason: str) -> bool:
+        """Whether a record may become a dead letter; the stage halts where not."""
+        ...
+
+
 CANCEL_SECONDS = 1.0
 CANCEL_ROUNDS = 3
 
 
 class Workers:
-    """A pool as large as the stage's concurrency, grown as work arrives. `halt` is told when the stage must stop."""
+    """A pool as large as the stage's concurrency, grown as work arrives. `verdicts` hears when the stage must stop."""
 
     def __init__(
         self,
@@ -33,7 +46,7 @@ class Workers:
         intake: Intake,
         dispatch: Dispatch,
         observer: Observer,
-        halt: Callable[[Halt], None],
+        verdicts: Verdicts,
     ) -> None:
         """Tie the parts together; no worker exists yet."""
         self.running: set[Item] = set()
@@ -44,7 +57,7 @@ class Workers:
         self._dispatch = dispatch
         self._clock = attempt.clock
         self._observer = observer
-        self._halt = halt
+        self._verdicts = verdicts
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: WaitingRoom[Item] = WaitingRoom(attempt.clock)
         self._hired = 0
@@ -71,6 +84,14 @@ class Workers:
     def waiting(self) -> int:
         """How many deferred records wait in place."""
         return len(self._waiting)
+
+    def doing(self, item: Item) -> str:
+        """Say in words what an unsettled item is at."""
+        if item in self._waiting:
+            return "it waits in place for its next try"
+        if item in self.running:
+            return "its handler runs"
+        return "what it led to is not acknowledged" if item.owed else "it waits for its turn"
 
     async def close(self) -> None:
         """Cancel what still runs; it stays unsettled. A handler that swallows a few cancellations is left alone."""
@@ -124,16 +145,18 @@ class Workers:
 
     async def _conclude(self, item: Item, event: Event[Payload], error: Exception, job: Job | None) -> None:
         """Bring an item to the end that `error` leads to. `job` is given where its deadline may end a wait."""
-        decision = decide(error, event.tries, self._plan.stage.retry, self._clock(), job)
+        policy, jitter = self._plan.stage.retry, spread(event.id, event.tries.attempts)
+        decision = decide(error, event.tries, policy, self._clock(), job, jitter)
         self._observer.concluded(self._plan, event, decision, error)
         try:
             match decision:
                 case StopStage(reason):
-                    self._halt(Halt(reason))
+                    self._verdicts.halt(Halt(reason))
                 case FailJob():
                     await self._settler.failure(item, event, decision)
                 case DeadLetter():
-                    await self._settler.dead_letter(item, event, decision, error)
+                    if self._verdicts.may_die(decision.reason):
+                        await self._settler.dead_letter(item, event, decision, error)
                 case _:
                     self._wait(item, event, decision)
         except Defer as away:
@@ -167,4 +190,4 @@ class Workers:
         self._tasks.discard(task)
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is not None and not self._closed:
-            self._halt(Halt(f"a worker of {self._plan.stage.name} died of a bug: {describe(error)}"))
+            self._verdicts.halt(Halt(f"a worker of {self._plan.stage.name} died of a bug: {describe(error)}"))

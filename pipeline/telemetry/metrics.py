@@ -35,6 +35,12 @@ class StageMetrics:
             "pipeline_partitions_assigned", "Partitions this process owns", ["stage"], registry=registry
         )
         self.paused = Gauge("pipeline_partitions_paused", "Partitions not fetched now", ["stage"], registry=registry)
+        self.head = Gauge(
+            "pipeline_head_of_line_seconds",
+            "How long the oldest unsettled record has held its partition's frontier",
+            ["stage"],
+            registry=registry,
+        )
         self.commits = Counter("pipeline_commits", "Offset commits asked for", ["stage"], registry=registry)
         self.halted = Gauge("pipeline_stage_halted", "1 when a stage has stopped itself", ["stage"], registry=registry)
         self._stages: dict[str, OneStage] = {}
@@ -59,7 +65,7 @@ class OneStage:
         self.taken = metrics.taken.labels(stage)
         self.handling = metrics.handling.labels(stage)
         self.commits = metrics.commits.labels(stage)
-        gauges = ("open", "waiting", "partitions", "paused", "halted")
+        gauges = ("open", "waiting", "partitions", "paused", "head", "halted")
         self.gauges = {name: getattr(metrics, name).labels(stage) for name in gauges}
         self._stage = stage
         self._tries, self._settled = metrics.tries, metrics.settled

@@ -45,6 +45,15 @@ class AdminFacts:
             await consumer.close({first: Commit(10), second: Commit(9)})
             assert await bench.cluster.lag(group, [topic]) == {first: 0, second: 1}
 
+    async def test_written_since(self, opened: Opens) -> None:
+        """Records are counted from a time on: all that is kept from long ago, none from the future or of no topic."""
+        async with opened() as bench:
+            topic = await new_topic(bench, partitions=2)
+            await fill(bench, topic, 20, partitions=2)
+            await bench.trim(Partition(topic, 0), 4)
+            assert await bench.cluster.written_since([topic, bench.name()], 0) == 16
+            assert await bench.cluster.written_since([topic], 2**42) == 0
+
     async def test_delete(self, opened: Opens) -> None:
         """A deleted topic is gone with its records; deleting it again changes nothing."""
         async with opened() as bench:

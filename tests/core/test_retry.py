@@ -25,6 +25,7 @@ from pipeline.core.retry import (
     Wait,
     decide,
     describe,
+    spread,
     tier_for,
 )
 from tests.core.strategies import NOW, few
@@ -232,3 +233,13 @@ def test_a_description_is_capped(text: str, limit: int) -> None:
     told = describe(ValueError(text), limit)
     assert len(told) <= limit
     assert told.startswith("ValueError"[:limit])
+
+
+@given(attempts=st.integers(0, 1), jitter=st.floats(0, 1), event=st.text(max_size=40))
+def test_jitter_only_ever_adds(attempts: int, jitter: float, event: str) -> None:
+    """A wait is its delay and up to a tenth more; where in it is the same for an event each time it is asked."""
+    decision = decide(Retry("no"), Tries(attempts), POLICY, NOW, None, jitter)
+    assert isinstance(decision, Wait)
+    delay = POLICY.delays[attempts]
+    assert NOW + delay <= decision.not_before <= NOW + delay * 1.1 + 1e-6
+    assert 0 <= spread(event, attempts) == spread(event, attempts) <= 1

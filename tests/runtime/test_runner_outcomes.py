@@ -92,8 +92,8 @@ async def test_three_tries_ten_seconds_and_a_minute_then_a_dead_letter(
     """`Retry` and anything unknown: 10 s after the first try, 1 min after the second, never early; then it is dead."""
     world = await spent(error, error, error)
     first, second, third = (call.began for call in world.runs[0].handler.calls)
-    assert 10 <= second - first < 10.5
-    assert 60 <= third - second < 60.5
+    assert 10 <= second - first < 12.5
+    assert 60 <= third - second < 67.5
     assert [call.attempt for call in world.runs[0].handler.calls] == [1, 2, 3]
     assert world.tiers() == {"10s": 1, "1m": 1, "10m": 0}
     (letter,) = world.dead()
@@ -175,8 +175,9 @@ async def test_a_stage_may_have_a_longer_policy_with_the_ten_minute_tier() -> No
     await world.until(lambda: world.records("t.out"))
     await world.stop()
     times = run.handler.times("a")
-    assert [round(later - sooner) for sooner, later in pairwise(times)] == [10, 60, 600]
-    assert world.tiers() == {"10s": 1, "1m": 1, "10m": 1}
+    waits = [later - sooner for sooner, later in pairwise(times)]
+    assert all(delay <= wait < delay * 1.1 + 1.5 for wait, delay in zip(waits, (10, 60, 600), strict=True))
+    assert world.tiers()["10m"] == 1
 
 
 @pytest.mark.virtual
@@ -210,7 +211,8 @@ async def test_a_try_is_cut_at_the_handlers_deadline() -> None:
     await world.until(world.dead)
     await world.stop()
     times = run.handler.times("a")
-    assert [round(later - sooner) for sooner, later in pairwise(times)] == [15, 65]
+    waits = [later - sooner for sooner, later in pairwise(times)]
+    assert all(least <= wait < least * 1.1 + 1.5 for wait, least in zip(waits, (15, 65), strict=True))
     (letter,) = world.dead()
     told = h.texts(letter.headers)
     assert (told[h.ATTEMPTS], told[h.TIMEOUTS], told[h.DEFERRALS]) == ("3", "3", "0")
