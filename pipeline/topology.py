@@ -64,3 +64,16 @@ def chain(prefix: str) -> list[str]:
     loose_topics = {names.topic(prefix, noun) for noun in free}
     every = [spec.name for spec in topic_specs(prefix, 1)]
     return [name for name in every if name not in loose_topics and not name.startswith(tuple(loose))]
+
+
+def growth_order(prefix: str) -> list[str]:
+    """Name the topics of `chain` in the order in which they grow: what a record leads to before what it stands on."""
+    order = []
+    for one in reversed(STAGES):
+        if one.output:
+            order += [names.topic(prefix, one.output.noun, lane) for lane in (LANES if one.output.laned else (None,))]
+        if not one.repartition:
+            order.append(names.dead_letter_topic(prefix, one.name))
+            order += [names.retry_topic(prefix, one.name, tier) for tier in TIERS]
+            order.append(names.topic(prefix, FAILURES.noun))
+    return list(dict.fromkeys(order))

@@ -189,7 +189,18 @@ async def open_worker(
             bound = plan(stage, settings.topic_prefix)
             consumer = await stack.enter_async_context(open_consumer(kafka, bound.group))
             fresh = await admin.written_since([bound.dead_letters], int((CLOCK() - FLOOD_SECONDS) * 1000))
-            kit = Kit(consumer, producer, codec, CLOCK, observer, VERSION, settings.drain_seconds, fresh, accept_dead)
+            kit = Kit(
+                consumer,
+                producer,
+                codec,
+                CLOCK,
+                observer,
+                VERSION,
+                settings.drain_seconds,
+                fresh,
+                accept_dead,
+                admin.partitions,
+            )
             runners.append(Runner(bound, handler, kit))
         worker = Worker(runners)
         probes = serve_probes(settings.probes_host, settings.probes_port, runners, REGISTRY)
@@ -261,6 +272,25 @@ async def create_topics(configured: Configured, admin: Admin) -> Mapping[str, st
     return await admin.create_topics(
         topology.topic_specs(configured.settings.topic_prefix, configured.settings.partitions)
     )
+
+
+async def grow_topics(configured: Configured, admin: Admin, partitions: int) -> AsyncIterator[tuple[str, int]]:
+    """Raise the partition count of the chain's topics, from its end to its beginning; yields each with its old count.
+
+    Raises ConfigurationError where one is missing, or has more than that: partitions cannot be taken away.
+    """
+    order = topology.growth_order(configured.settings.topic_prefix)
+    found = await admin.partitions(order)
+    missing = [name for name in order if name not in found]
+    if missing:
+        raise ConfigurationError(f"{', '.join(missing)} does not exist: run `pipeline topics create`")
+    if (most := max(found.values())) > partitions:
+        raise ConfigurationError(
+            f"topics have {most} partitions already, and Kafka takes none away: ask for {most} or more"
+        )
+    for name in order:
+        await admin.grow_topic(name, partitions)
+        yield name, found[name]
 
 
 async def delete_topics(configured: Configured, admin: Admin) -> None:

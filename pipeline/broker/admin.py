@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, though its stubs do not say so
     AdminClient,
     ConfigResource,
+    NewPartitions,
     NewTopic,
     OffsetSpec,
     ResourceType,
@@ -111,13 +112,13 @@ class Admin:
         if not _has_controller(before):
             for name in wanted:
                 await asyncio.to_thread(self._client.list_topics, name, timeout=REQUEST_SECONDS)
-            await self._appear(wanted)
+            await self._appear(dict.fromkeys(wanted, 1))
             return {name: "present" if name in before.topics else "created" for name in wanted}
         futures = self._client.create_topics(
             [_new_topic(spec) for spec in wanted.values()], request_timeout=REQUEST_SECONDS
         )
         done = {name: await _created(name, future) for name, future in futures.items()}
-        await self._appear(wanted)
+        await self._appear(dict.fromkeys(wanted, 1))
         return done
 
     async def delete_topics(self, names: Iterable[str]) -> None:
@@ -137,6 +138,28 @@ class Admin:
         counts = _usable(metadata, names)
         configs = await self._configs(ResourceType.TOPIC, sorted(counts)) if _has_controller(metadata) else {}
         return {name: TopicState(name, count, configs.get(name, {})) for name, count in counts.items()}
+
+    async def partitions(self, topics: Iterable[str]) -> Mapping[str, int]:
+        """Count the partitions of those topics that exist."""
+        return _usable(await self._metadata(), topics)
+
+    async def grow_topic(self, topic: str, partitions: int) -> None:
+        """Raise a topic's number of partitions, and wait until they can be used; one that has as many stays as it is.
+
+        Raises ConfigurationError where the cluster's policy forbids it.
+        """
+        if (await self.partitions([topic])).get(topic, 0) >= partitions:
+            return
+        future = self._client.create_partitions([NewPartitions(topic, partitions)], request_timeout=REQUEST_SECONDS)[
+            topic
+        ]
+        try:
+            await asyncio.wrap_future(future)
+        except KafkaException as error:
+            if error.args[0].code() in _OUR_MISTAKE:
+                raise ConfigurationError(f"topic {topic} cannot grow to {partitions}: {error.args[0].str()}") from None
+            raise
+        await self._appear({topic: partitions})
 
     # -------------------------------------------------------------- offsets
 
@@ -202,14 +225,14 @@ class Admin:
         finally:
             self._client.poll(0)  # what the client has to say: log lines, and errors for `_heard`
 
-    async def _appear(self, wanted: Iterable[str]) -> None:
+    async def _appear(self, wanted: Mapping[str, int]) -> None:
         """Wait until every partition answers. To have leaders is not enough: a partition that is just coming up may
         refuse a producer's first record and take the second (kafka_producer.py tells what becomes of the first).
         """
         end = time.monotonic() + _APPEAR_SECONDS
         missing = set(wanted)
         while missing and time.monotonic() < end:
-            missing -= _usable(await self._metadata(), missing).keys()
+            missing -= {name for name, count in (await self.partitions(missing)).items() if count >= wanted[name]}
             if missing:
                 await asyncio.sleep(_LOOK_SECONDS)
         if missing:

@@ -117,6 +117,10 @@ class KafkaConsumer:
             self._leaving = asyncio.ensure_future(self._leave(offsets))
         await asyncio.shield(self._leaving)
 
+    def missing(self) -> Sequence[str]:
+        """Name the subscribed topics that are known not to exist."""
+        return self._presence.missing
+
     def connected(self) -> bool:
         """Whether a broker has answered since the client last found all of them away."""
         return self._presence.connected

@@ -33,17 +33,21 @@ SLOW_SECONDS = 0.05
 # With nothing to be acknowledged: log lines, errors and token refreshes still want to be heard.
 IDLE_SECONDS = 1.0
 CLOSE_SECONDS = 10.0
+# How long a partition is looked for that the client does not know: twice its interval of asking for them.
+GROW_SECONDS = 10.0
 # Records that wait here, for room in the client's own queue (100,000 records, or 1 GB) or behind a first record. The
 # stages' windows are far smaller.
 WAITING_RECORDS = 100_000
 
 
 class _Sending(NamedTuple):
-    """A record on its way. `proving`: its acknowledgement counts only with an offset."""
+    """A record on its way. `proving`: its acknowledgement counts only with an offset. `until`: how long its partition
+    is looked for, where the client does not know it."""
 
     record: Outgoing
     delivered: Delivered
     proving: bool
+    until: float = 0.0
 
 
 class KafkaProducer:
@@ -125,7 +129,7 @@ class KafkaProducer:
 
     def _produce(self, sending: _Sending) -> bool:
         """Give a record to the client; False where its queue is full."""
-        record, delivered, proving = sending
+        record, delivered, proving, _ = sending
         partition = -1 if record.partition is None else record.partition
         heard = partial(self._proved_by, sending) if proving else partial(self._acknowledged, delivered)
         try:
@@ -138,8 +142,17 @@ class KafkaProducer:
         except BufferError:
             return False
         except KafkaException as error:
-            self._loop.call_soon(self._fail, sending, undelivered(error.args[0], record.topic, record.partition))
+            self._refused(sending, error.args[0])
         return True
+
+    def _refused(self, sending: _Sending, error: KafkaError) -> None:
+        """Fail a record, or look for its partition: the client learns of new ones every few seconds only."""
+        record, now = sending.record, time.monotonic()
+        until = sending.until or now + GROW_SECONDS
+        if error.code() == KafkaError._UNKNOWN_PARTITION and sending.proving and now < until and not self._closed:
+            self._loop.call_later(SLOW_SECONDS, self._submit, sending._replace(until=until))
+        else:
+            self._loop.call_soon(self._fail, sending, undelivered(error, record.topic, record.partition))
 
     def _wait(self, queue: deque[_Sending], sending: _Sending) -> bool:
         """Keep a record until its turn comes; False where too many wait already."""

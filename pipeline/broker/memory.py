@@ -114,6 +114,10 @@ class MemoryBroker:
         log = self._topics[name.topic].logs[name.number]
         return log.low, log.high
 
+    def count(self, topic: str) -> int:
+        """Count the partitions of a topic, 0 where it does not exist."""
+        return len(self._topics[topic].logs) if topic in self._topics else 0
+
     def records(self, topic: str) -> Sequence[Record]:
         """Return all that is kept of a topic, partition by partition: for a test to look at."""
         return [record for log in self._topics[topic].logs for record in log.records]
@@ -180,6 +184,17 @@ class MemoryBroker:
         """Return partitions and configuration of those topics that exist; only what was set of the latter."""
         found = {name: self._topics[name] for name in names if name in self._topics}
         return {name: TopicState(name, len(topic.logs), topic.spec.config) for name, topic in found.items()}
+
+    async def partitions(self, topics: Iterable[str]) -> Mapping[str, int]:
+        """Count the partitions of those topics that exist."""
+        return {name: self.count(name) for name in topics if self.count(name)}
+
+    async def grow_topic(self, topic: str, partitions: int) -> None:
+        """Raise the number of a topic's partitions; one that has as many stays as it is."""
+        logs = self._topics[topic].logs
+        logs += [_Log() for _ in range(partitions - len(logs))]
+        for group in self._groups.values():
+            group.share()
 
     async def end_offsets(self, topics: Iterable[str]) -> Mapping[Partition, int]:
         """Return the next offset to be written of every partition of those topics that exist."""

@@ -42,6 +42,10 @@ class Logs(Protocol):
         """Return the oldest offset and the next one."""
         ...
 
+    def count(self, topic: str) -> int:
+        """Count the partitions of a topic, 0 where it does not exist."""
+        ...
+
     def group(self, name: str) -> Group:
         """Return a group."""
         ...
@@ -172,6 +176,10 @@ class MemoryConsumer:
         self._give(sorted(self._next))
         self._group.leave(self.number)
         self.wake()
+
+    def missing(self) -> Sequence[str]:
+        """Name the subscribed topics that do not exist."""
+        return [name for name in self._topics if not self._logs.count(name)]
 
     def connected(self) -> bool:
         """Whether it lives: the broker is always there."""

@@ -53,6 +53,7 @@ class Presence:
     def __init__(self, group: str, clock: Callable[[], float] = time.monotonic) -> None:
         """Begin without any knowledge. `clock` is in seconds."""
         self.connected = False
+        self.missing: tuple[str, ...] = ()
         self._log = logs.get(group=group)
         self.group = group
         self._topics: tuple[str, ...] = ()
@@ -75,6 +76,7 @@ class Presence:
             self.connected = True
             self._log.info("connected to Kafka", action="broker_connected")
         self._unseen.difference_update(topics)
+        self.missing = tuple(name for name in self.missing if name in self._unseen)
 
     def away(self, reason: str) -> None:
         """Note that no broker answers. To wait is all there is to do; the client tries again by itself."""
@@ -105,6 +107,7 @@ class Presence:
                 return forbidden(error, self.group, name)
         if refused:
             missing = sorted(refused)
+            self.missing = tuple(missing)
             self._log.warning(
                 f"waiting for topics that do not exist yet: {', '.join(missing)}. `pipeline topics create` makes them",
                 action="topic_missing",

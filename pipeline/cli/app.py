@@ -136,6 +136,14 @@ def topics_create() -> None:
     run(commands.topics_create(configure(level="WARNING")))
 
 
+@topics_app.command("grow", epilog="Example: pipeline topics grow 24")
+def topics_grow(
+    partitions: Annotated[int, typer.Argument(min=1, max=10_000, help="The new number of partitions.")],
+) -> None:
+    """Raise the partition count of the chain's topics while the stages run; what was interrupted can be run again."""
+    run(commands.topics_grow(configure(level="WARNING"), partitions))
+
+
 @topics_app.command("check", epilog="Example: pipeline topics check")
 def topics_check() -> None:
     """Check that all topics exist, with equal partition counts and settings under which nothing is lost."""

@@ -80,6 +80,16 @@ async def topics_create(configured: Configured) -> None:
             OUT.print(f"{creation}  {name}", highlight=False)
 
 
+async def topics_grow(configured: Configured, partitions: int) -> None:
+    """Grow the topics and say so, one by one."""
+    async with wiring.opened_admin(configured, say) as admin:
+        async for name, before in wiring.grow_topics(configured, admin, partitions):
+            change = "present " if before == partitions else f"{before} to {partitions}"
+            OUT.print(f"{change}  {name}", highlight=False)
+    OUT.print(f"set PIPELINE_PARTITIONS={partitions}: it is what `topics check` goes by", highlight=False)
+    OUT.print("from now on a key may be in another partition than its earlier records", highlight=False)
+
+
 async def topics_check(configured: Configured) -> int:
     """Print what is wrong with the topics; returns the exit code."""
     async with wiring.opened_admin(configured, say) as admin:

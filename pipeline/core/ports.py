@@ -119,6 +119,10 @@ class Consumer(Protocol):
         """Commit `offsets` for certain and leave the group. Idempotent."""
         ...
 
+    def missing(self) -> Sequence[str]:
+        """Name the subscribed topics that are known not to exist; for `/readyz`."""
+        ...
+
     def connected(self) -> bool:
         """Whether the broker has answered lately; for `/readyz`."""
         ...

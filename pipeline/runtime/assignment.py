@@ -21,7 +21,10 @@ CROWDED = "its offset map could overflow"
 
 
 class Assignment:
-    """All assigned partitions of one stage, by name, and the feeds they belong to."""
+    """All assigned partitions of one stage, by name, and the feeds they belong to.
+
+    `gate` is asked of each partition that arrives whether it has to wait, and why.
+    """
 
     def __init__(self, plan: Plan, consumer: Consumer, dropped: Callable[[Item], None]) -> None:
         """Make one feed for each source topic and one for all tiers. `dropped` hears of items that went with a part."""
@@ -29,6 +32,7 @@ class Assignment:
         self.feeds = {name: Feed(name, source.weight, limits) for name, source in plan.sources.items()}
         self.feeds[RETRY_FEED] = Feed(RETRY_FEED, max(source.weight for source in plan.sources.values()), limits)
         self.parts: dict[Partition, Part] = {}
+        self.gate: Callable[[Partition], str | None] = lambda _: None
         self.plan = plan
         self._consumer = consumer
         self._dropped = dropped
@@ -44,6 +48,8 @@ class Assignment:
             part = self.parts[name] = Part(name, feed, tier, _former(name, commit), early=self._early)
             if feed.window.full:
                 self.pause(part, FULL)
+            if reason := self.gate(name):
+                self.pause(part, reason)
 
     def revoked(self, partitions: Sequence[Partition]) -> Mapping[Partition, Commit]:
         """Let partitions go and say how far they came. What still runs for them is stale from here on."""

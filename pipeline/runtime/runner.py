@@ -17,6 +17,7 @@ from pipeline.core.retry import describe
 from pipeline.core.stage import Handler
 from pipeline.runtime.assignment import Assignment
 from pipeline.runtime.attempt import Attempt
+from pipeline.runtime.counterparts import Counterparts, Counts
 from pipeline.runtime.dispatch import Dispatch
 from pipeline.runtime.heads import Heads
 from pipeline.runtime.intake import Intake
@@ -41,7 +42,7 @@ class Kit:
     """What a runner works with. `drain_seconds` bounds the finish after a stop; `version` is the software's.
 
     `dead_before` is how many dead letters of the stage are fresh at the start, `accept_dead` how many more a person
-    lets pass.
+    lets pass. `counts` tells how many partitions topics have; without it all counterparts are taken to be there.
     """
 
     consumer: Consumer
@@ -53,6 +54,7 @@ class Kit:
     drain_seconds: float = 30.0
     dead_before: int = 0
     accept_dead: int = 0
+    counts: Counts | None = None
 
 
 class Runner:
@@ -72,6 +74,8 @@ class Runner:
         self._workers = Workers(attempt, settler, self._intake, self._dispatch, kit.observer, self)
         self._early = plan.stage.delivery == "at most once"
         self._heads = Heads()
+        self._counterparts = Counterparts(plan, self._assignment, kit.counts)
+        self._assignment.gate = self._counterparts.gate
         self._stop = asyncio.Event()
         self._halt: Halt | None = None
         self._next_commit = 0.0
@@ -81,6 +85,7 @@ class Runner:
     async def run(self) -> None:
         """Run until stopped. Raises Halt when going on would do harm; all that was settled is committed then too."""
         try:
+            await self._counterparts.begin()
             self._kit.consumer.subscribe(self.plan.topics, self._assignment)
             self._change("running")
             while not self._stop.is_set():
@@ -102,10 +107,14 @@ class Runner:
         return self._halt.reason if self._halt else ""
 
     def ready(self) -> bool:
-        """Whether the stage does its work: connected, and neither draining nor halted."""
-        return self.state == "running" and self._kit.consumer.connected()
+        """Whether the stage does all its work: connected, with all topics there, and neither draining nor halted."""
+        consumer = self._kit.consumer
+        return (
+            self.state == "running" and consumer.connected() and not (consumer.missing() or self._counterparts.reason)
+        )
 
     async def _turn(self) -> None:
+        self._counterparts.tend(asyncio.get_running_loop().time())
         records = await self._kit.consumer.fetch(FETCH_RECORDS, FETCH_SECONDS)
         for record in records:
             item = self._intake.book(record)
@@ -140,6 +149,7 @@ class Runner:
         self._dispatch.close()
         if self._workers.busy:
             self._kit.observer.abandoned(self.plan, [item.record.position for item in self._workers.running])
+        await self._counterparts.close()
         await self._workers.close()
         if self._assignment.owing:
             await self._kit.producer.flush(max(1.0, end - clock()))
@@ -252,6 +262,15 @@ class Runner:
 
     def status(self) -> tuple[str, bool, str]:
         """Say how the stage is, for `/readyz`: its name, whether it does its work, its state in words."""
-        if self.state == "running" and not self._kit.consumer.connected():
-            return self.plan.stage.name, False, "waiting for the broker"
-        return self.plan.stage.name, self.ready(), f"halted: {self.reason}" if self._halt else self.state
+        return self.plan.stage.name, self.ready(), self._words()
+
+    def _words(self) -> str:
+        if self._halt:
+            return f"halted: {self.reason}"
+        if self.state != "running":
+            return self.state
+        if not self._kit.consumer.connected():
+            return "waiting for the broker"
+        if missing := self._kit.consumer.missing():
+            return f"waiting for topics that do not exist: {', '.join(missing)}"
+        return f"running, but {self._counterparts.reason}" if self._counterparts.reason else self.state

@@ -6,8 +6,8 @@ A test module makes a class of `BrokerContract` with a fixture `opened`, which o
 from __future__ import annotations
 
 from pipeline.broker.topics import TopicSpec
-from pipeline.core.record import Commit, Partition
-from tests.contracts.broker_bench import Opens, Owner, fill, new_topic, take
+from pipeline.core.record import Commit, Outgoing, Partition
+from tests.contracts.broker_bench import Opens, Owner, fill, new_topic, numbers, take, turn, write
 from tests.contracts.broker_groups import CommitFacts, GroupFacts
 from tests.contracts.broker_reading import ReadingFacts
 from tests.contracts.broker_writing import WritingFacts
@@ -44,6 +44,22 @@ class AdminFacts:
             await take(consumer, 16)
             await consumer.close({first: Commit(10), second: Commit(9)})
             assert await bench.cluster.lag(group, [topic]) == {first: 0, second: 1}
+
+    async def test_grow(self, opened: Opens) -> None:
+        """A topic grows while it is written and read: new partitions take records at once, in order, and are read."""
+        async with opened() as bench:
+            topic = await new_topic(bench, partitions=2)
+            consumer, owner, producer = bench.consumer(bench.name()), Owner(), bench.producer()
+            consumer.subscribe([topic], owner)
+            await turn([consumer], lambda: len(owner.owned) == 2)
+            assert await write(producer, [Outgoing(topic, None, b"0", partition=1)]) == [None]
+            await bench.cluster.grow_topic(topic, 4)
+            await bench.cluster.grow_topic(topic, 3)
+            assert await bench.cluster.partitions([topic, bench.name()]) == {topic: 4}
+            five = [Outgoing(topic, None, value, partition=3) for value in numbers(5)]
+            assert await write(producer, five) == [None] * 5
+            taken = await take(consumer, 6)
+            assert [one.value for one in taken if one.partition == 3] == numbers(5)
 
     async def test_written_since(self, opened: Opens) -> None:
         """Records are counted from a time on: all that is kept from long ago, none from the future or of no topic."""

@@ -119,6 +119,9 @@ class Consumer:
             self.commits.append((asyncio.get_running_loop().time(), dict(offsets)))
             await self._inner.close(offsets)
 
+    def missing(self) -> Sequence[str]:
+        return self._inner.missing()
+
     def connected(self) -> bool:
         return self.up and self._inner.connected()
 

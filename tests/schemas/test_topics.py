@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pipeline.core.payloads import Payload
-from pipeline.topology import TOPICS
+from pipeline.runtime.plan import plan
+from pipeline.topology import STAGES, TOPICS, chain, growth_order
 from tests.schemas.examples import NOUNS, SCHEMAS
 
 
@@ -12,3 +13,18 @@ def test_every_topic_has_a_schema_and_every_schema_a_topic() -> None:
     declared: dict[str, type[Payload]] = {topic.noun: topic.payload for topic in TOPICS}
     assert declared == NOUNS
     assert sorted(declared) == list(SCHEMAS.nouns)
+
+
+def test_what_a_record_leads_to_grows_before_what_it_stands_on() -> None:
+    """The order has every topic of the chain once, and each stage's output and copies before its sources."""
+    order = growth_order("p")
+    assert sorted(order) == sorted(chain("p"))
+    place = {name: number for number, name in enumerate(order)}
+    for one in STAGES:
+        bound = plan(one, "p")
+        sources = [place[name] for name in bound.sources if name in place]
+        copies = [place[name] for name in (*bound.tiers, bound.dead_letters, bound.failures) if name in place]
+        outputs = [place[name] for name in order if one.output and name.startswith(f"p.{one.output.noun}")]
+        if sources and not one.repartition:
+            assert max(outputs) < min(sources)
+            assert all(name < min(sources) for name in copies if name != place["p.failures"])
