@@ -11,7 +11,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TypeGuard
 
 from pipeline.core.job import LANES, Job, Lane
 from pipeline.core.record import Header, Headers, Position, Record
@@ -60,6 +59,7 @@ _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 _COST = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
 _ORIGIN = re.compile(r"([a-zA-Z0-9._-]{1,249})/([0-9]{1,10})/([0-9]{1,19})/(-1|[0-9]{1,19})")
 _LANES: Mapping[str, Lane] = {lane: lane for lane in LANES}
+_DIGITS = 20  # more than any bound has; Python refuses to read numbers of thousands of digits
 _FRAMING = 2  # the least that Kafka itself adds to a header, so that empty ones are not free
 
 
@@ -91,7 +91,7 @@ def texts(headers: Iterable[Header]) -> dict[str, str]:
     together = b"".join(values)
     if len(values) == len(told) and len(together) <= MAX_VALUE and not together.translate(None, _PRINTABLE):
         # One look at all of them has shown that each is good, as nearly always.
-        return {name: value.decode("ascii") for (name, _), value in zip(told, values, strict=True)}
+        return {name: value.decode() for name, value in told if value is not None}
     read: dict[str, str] = {}
     for name, value in told:
         text = _text(name, value)
@@ -110,18 +110,14 @@ def _text(name: str, value: bytes | None) -> str | None:
 
 def count(text: str | None, highest: int = MAX_COUNT) -> int:
     """Read a count; what is no plain number is 0, what is too high is `highest`."""
-    if not _is_number(text):
+    if text is None or not text.isdecimal() or not text.isascii():
         return 0
-    return min(int(text.lstrip("0")[:20] or 0), highest)
-
-
-def _is_number(text: str | None) -> TypeGuard[str]:
-    return text is not None and text.isdecimal() and text.isascii()
+    return min(int(text if len(text) <= _DIGITS else text.lstrip("0")[:_DIGITS] or 0), highest)
 
 
 def deadline(text: str | None) -> int | None:
     """Read a deadline in epoch milliseconds; junk is no deadline, else a slip of the sender's would end its job."""
-    return count(text, MAX_TIME) if _is_number(text) else None
+    return None if text is None or not (text.isdecimal() and text.isascii()) else count(text, MAX_TIME)
 
 
 def lane(text: str | None) -> Lane | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pipeline.core.quick import quick
 
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 
 
 @quick
@@ -44,9 +45,9 @@ def parse(traceparent: str, state: str = "", baggage: str = "") -> Trace | None:
     if match is None:
         return None
     version, trace_id, span_id, flags, more = match.groups()
-    if not trace_id.strip("0") or not span_id.strip("0") or (version == "00" and more):
+    if trace_id == _NO_TRACE or span_id == _NO_SPAN or (version == "00" and more):
         return None  # only a later version may go on after its flags
-    return Trace(trace_id, span_id, f"{int(flags, 16) & 1:02x}", state, baggage)
+    return Trace(trace_id, span_id, "01" if int(flags, 16) & 1 else "00", state, baggage)
 
 
 def root(job_id: str, baggage: str = "") -> Trace:

@@ -30,10 +30,13 @@ class Attempt:
     codec: Codec
     clock: Clock
     deadlines: Deadlines = field(init=False)
+    open_topic: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        """All tries of the stage have one deadline's length."""
-        object.__setattr__(self, "deadlines", Deadlines(self.plan.stage.name, self.plan.stage.timeout))
+        """Settle what is the same for all tries of the stage."""
+        stage = self.plan.stage
+        object.__setattr__(self, "deadlines", Deadlines(stage.name, stage.timeout))
+        object.__setattr__(self, "open_topic", stage.open_topic)
 
     async def decode(self, item: Item) -> Event[Payload]:
         """Turn the item's record into an event. Raises Reject or Defer."""
@@ -64,7 +67,7 @@ class Attempt:
 
     def _receive(self, item: Item, payload: Payload) -> Event[Payload]:
         copy = item.part.tier is not None
-        event = receive(item.record, payload, open_topic=self.plan.stage.open_topic, copy=copy, now=self.clock())
+        event = receive(item.record, payload, open_topic=self.open_topic, copy=copy, now=self.clock())
         return event if item.tries is None else replace(event, tries=item.tries)
 
 

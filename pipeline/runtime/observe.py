@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
 
+from structlog.typing import FilteringBoundLogger
+
 from pipeline.core.event import Event
 from pipeline.core.payloads import Payload
 from pipeline.core.record import Position
@@ -29,12 +31,16 @@ class Observer:
 
     def trying(self, plan: Plan, event: Event[Payload]) -> AbstractContextManager[None]:
         """Watch one try: its time, and the context of every line logged in it."""
-        return _Try(self, plan.stage.name, event)
+        stage = plan.stage.name
+        metrics = self._metrics.of(stage) if self._metrics else None
+        return _Try(stage, event, metrics, self._log if self._debugging else None)
 
     def concluded(self, plan: Plan, event: Event[Payload], decision: Decision, error: Exception) -> None:
         """Report a try that did not succeed, and what was decided."""
         stage = plan.stage.name
-        self.outcome(stage, type(error).__name__.lower())
+        if self._metrics:
+            outcome = type(error).__name__.lower()
+            self._metrics.of(stage).tried(outcome if outcome in _OUTCOMES else "unexpected")
         known: dict[str, Any] = {
             "action": f"{stage}.{_verb(decision)}",
             "stage": stage,
@@ -108,32 +114,22 @@ class Observer:
         write = self._log.error if state == "halted" else self._log.info
         write(f"{stage}: {state}", action=f"{stage}.{state}", stage=stage, **({"reason": reason} if reason else {}))
 
-    def metrics_of(self, stage: str) -> OneStage | None:
-        """The metrics of one stage, where there are some."""
-        return self._metrics.of(stage) if self._metrics else None
-
-    def outcome(self, stage: str, outcome: str) -> None:
-        """Count a try by how it ended."""
-        if self._metrics:
-            self._metrics.of(stage).tried(outcome if outcome in _OUTCOMES else "unexpected")
-
-    def done(self, stage: str, event: Event[Payload]) -> None:
-        """Report a try that succeeded."""
-        self.outcome(stage, "ok")
-        if self._debugging:
-            self._log.debug(f"{stage}: done", action=f"{stage}.done", attempts=event.tries.attempts)
-
 
 class _Try(AbstractContextManager[None]):
-    """One try while it runs: it is timed, counted, and lends its names to the lines written meanwhile."""
+    """One try while it runs: it is timed, counted, and lends its names to the lines written meanwhile.
 
-    __slots__ = ("_event", "_lent", "_metrics", "_observer", "_stage", "_started")
+    `debug` is the log where somebody wants a line for each success.
+    """
 
-    def __init__(self, observer: Observer, stage: str, event: Event[Payload]) -> None:
-        self._observer = observer
+    __slots__ = ("_debug", "_event", "_lent", "_metrics", "_stage", "_started")
+
+    def __init__(
+        self, stage: str, event: Event[Payload], metrics: OneStage | None, debug: FilteringBoundLogger | None
+    ) -> None:
         self._stage = stage
         self._event = event
-        self._metrics = observer.metrics_of(stage)
+        self._metrics = metrics
+        self._debug = debug
 
     def said(self) -> Mapping[str, str]:
         """Name the job, the event, its trace and the stage."""
@@ -152,15 +148,19 @@ class _Try(AbstractContextManager[None]):
     ) -> None:
         """End, however the try did."""
         seconds = time.perf_counter() - self._started
-        if self._metrics:
-            self._metrics.running -= 1
-            self._metrics.handling.observe(seconds)
-        if kind is None:
-            self._observer.done(self._stage, self._event)
+        metrics, done = self._metrics, kind is None
+        if metrics:
+            metrics.running -= 1
+            metrics.handling.observe(seconds)
+            if done:
+                metrics.tried("ok")
+        if done and self._debug:
+            tries, stage = self._event.tries, self._stage
+            self._debug.debug(f"{stage}: done", action=f"{stage}.done", attempts=tries.attempts)
         logs.take_back(self._lent)
 
 
-_OUTCOMES = frozenset({"ok", "fail", "reject", "retry", "defer", "halt", "trytimeout"})
+_OUTCOMES = frozenset({"fail", "reject", "retry", "defer", "halt", "trytimeout"})
 
 
 def _verb(decision: Decision) -> str:
