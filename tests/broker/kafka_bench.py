@@ -93,6 +93,8 @@ class KafkaBench:
 
     def consumer(self, group: str, *, impatient: bool = False) -> KafkaConsumer:
         """A consumer, closed with the bench."""
+        if impatient:
+            self._short_session(group)
         consumer = KafkaConsumer(self._impatient() if impatient else self.config, group)
         self._stack.push_async_callback(consumer.close, {})
         return consumer
@@ -100,7 +102,7 @@ class KafkaBench:
     @asynccontextmanager
     async def doomed(self, group: str, topic: str) -> AsyncIterator[KafkaDoomed]:
         """A member that owns the topic, in a process that can be killed."""
-        await self._short_session(group)
+        self._short_session(group)
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
@@ -134,14 +136,15 @@ class KafkaBench:
             own |= _SHORT_SESSION
         return KafkaConfig({**self.config.overrides, **own}, self.config.group_protocol)
 
-    async def _short_session(self, group: str) -> None:
+    def _short_session(self, group: str) -> None:
+        """For members of the new protocol the group says so. For once a test may wait without its loop."""
         entry = ConfigEntry(
             "consumer.session.timeout.ms", str(_SESSION_MS), incremental_operation=AlterConfigOpType.SET
         )
         resource = ConfigResource(ResourceType.GROUP, group, incremental_configs=[entry])
         admin = AdminClient({"bootstrap.servers": self.config.servers})
         for future in admin.incremental_alter_configs([resource]).values():
-            await asyncio.wrap_future(future)
+            future.result(30)
 
 
 @asynccontextmanager
