@@ -51,7 +51,7 @@ run: install broker ## The demo: everything embedded, sample requests in, signed
 .PHONY: test
 test: install broker ## All tests, the real broker and the wheel included
 	@$(PY) -m pytest -n 2 -m 'not kafka and not system' $(ARGS)
-	@$(PY) -m pytest -n 3 -m '(kafka or system) and not alone' $(ARGS)
+	@$(PY) -m pytest -n 3 --dist worksteal -m '(kafka or system) and not alone' $(ARGS)
 	@$(PY) -m pytest -m alone $(ARGS)
 
 .PHONY: fast

@@ -22,6 +22,7 @@ from pipeline.devkit.kafka_archive import archive_of
 from pipeline.devkit.kafka_errors import EmbeddedKafkaError, Missing
 from pipeline.devkit.kafka_jars import Jars
 from pipeline.devkit.kafka_java import find_java
+from pipeline.devkit.kafka_storage import formatted_storage
 from pipeline.devkit.kafka_train import train
 from pipeline.resources import resource
 
@@ -221,8 +222,9 @@ async def test_a_real_broker_starts_from_the_archive_that_was_made_of_one(own_ka
     own.mkdir(parents=True)
     for folder in (path for path in kept.iterdir() if path.name == "lib" or path.name.startswith("formatted-")):
         (own / folder.name).symlink_to(folder)
-    [formatted] = own.glob("formatted-*/logs")
-    archive = archive_of(find_java(config.java_home), own / "lib")
+    java = find_java(config.java_home)
+    formatted = await formatted_storage(java, own / "lib", config.pom_dir / "server.properties", print)
+    archive = archive_of(java, own / "lib")
     await train(archive, config.pom_dir, formatted)
     assert not archive.wanted()
     assert not archive.part.exists()
