@@ -11,14 +11,16 @@ import asyncio
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvloop
 
 from pipeline.devkit.kafka_errors import EmbeddedKafkaError
 from pipeline.telemetry import logs
-from tests.bench import concurrency, startup, throughput
+from tests.bench import concurrency, growth, idle, join, latency, peers, startup, throughput
 from tests.bench.figures import Figure, table, write
 from tests.bench.lab import Failed, Lab, Stand, open_stand
 
@@ -31,25 +33,70 @@ ALONE: Mapping[str, Callable[[Lab], Awaitable[list[Figure]]]] = {"P11": startup.
 ON_STAND: Mapping[str, Callable[[Stand], Awaitable[list[Figure]]]] = {
     "P1": throughput.bytes_moved,
     "P1-avro": throughput.events_moved,
+    "P3": latency.hops,
     "P4": concurrency.waits,
+    "P4-slow": concurrency.slow,
+    "P8-idle": idle.share,
+    "P10": join.standstill,
+    "P10-calls": join.calls_killed,
+    "P12-workers": growth.workers,
+    "P12-backlog": growth.backlog,
+    "P12-window": growth.window,
+    "P2": peers.compared,
 }
-"""Benchmarks that read and write records."""
+"""Benchmarks that read and write records. That which needs the network comes last."""
+
+WHOLE_SECONDS = 38 * 60.0
+"""After so long no benchmark goes on: a whole run ends within 40 minutes."""
+
+BENCHMARK_SECONDS = 8 * 60.0
+"""After so long a benchmark is cut."""
 
 
-async def measure(lab: Lab, wanted: Sequence[str]) -> list[Figure]:
+@dataclass(slots=True)
+class Run:
+    """One run of benchmarks: what they found, and how many could not be measured. One that fails stops alone."""
+
+    figures: list[Figure] = field(default_factory=list)
+    failures: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+    async def take(self, name: str, about: str, measured: Callable[[], Awaitable[list[Figure]]]) -> None:
+        """Measure one benchmark, within what is left of the time, and write what is known so far."""
+        spent = time.monotonic() - self.began
+        print(f"{spent / 60:.0f} min: {about}", flush=True)
+        try:
+            async with asyncio.timeout(max(1.0, min(BENCHMARK_SECONDS, WHOLE_SECONDS - spent))) as limit:
+                self.figures += await measured()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            self.fail(f"{name} was cut after {(time.monotonic() - self.began - spent) / 60:.0f} minutes")
+        except (Failed, EmbeddedKafkaError) as error:
+            self.fail(f"{name} was not measured: {error}")
+        write(self.figures, RESULTS)
+
+    def fail(self, sentence: str) -> None:
+        """Tell of what could not be measured."""
+        self.failures += 1
+        print(sentence, file=sys.stderr, flush=True)
+
+
+async def measure(lab: Lab, wanted: Sequence[str]) -> Run:
     """Run the benchmarks called `wanted`, those that want to be alone first."""
-    figures: list[Figure] = []
+    run = Run()
     for name, alone in ALONE.items():
         if name in wanted:
-            print(alone.__doc__, flush=True)
-            figures += await alone(lab)
+            await run.take(name, alone.__doc__ or name, lambda alone=alone: alone(lab))  # type: ignore[misc]  # bound now
     chosen = {name: on_stand for name, on_stand in ON_STAND.items() if name in wanted}
     if chosen:
-        async with open_stand(lab, os.environ.get("KAFKA_BOOTSTRAP_SERVERS")) as stand:
-            for on_stand in chosen.values():
-                print(on_stand.__doc__, flush=True)
-                figures += await on_stand(stand)
-    return figures
+        try:
+            async with open_stand(lab, os.environ.get("KAFKA_BOOTSTRAP_SERVERS")) as stand:
+                for name, on_stand in chosen.items():
+                    await run.take(name, on_stand.__doc__ or name, lambda one=on_stand: one(stand))  # type: ignore[misc]  # bound now
+        except EmbeddedKafkaError as error:
+            run.fail(f"{', '.join(chosen)}: not measured, for there is no broker: {error}")
+    return run
 
 
 def chosen_of(ids: Sequence[str]) -> list[str]:
@@ -74,17 +121,12 @@ def main() -> int:
     except ValueError as error:
         parser.error(str(error))
     logs.configure("console", "WARNING")
-    try:
-        figures = _run(told.rounds or (1 if told.quick else ROUNDS), wanted, quick=told.quick)
-    except (Failed, EmbeddedKafkaError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(table(figures))
-    write(figures, RESULTS)
-    return 0
+    run = _run(told.rounds or (1 if told.quick else ROUNDS), wanted, quick=told.quick)
+    print(table(run.figures))
+    return int(run.failures > 0)
 
 
-def _run(rounds: int, wanted: Sequence[str], *, quick: bool) -> list[Figure]:
+def _run(rounds: int, wanted: Sequence[str], *, quick: bool) -> Run:
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as folder,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,

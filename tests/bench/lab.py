@@ -1,4 +1,4 @@
-"""Where benchmarks run: programs in processes of their own, one at a time, and on a stand a broker with records."""
+"""Where benchmarks run: programs in processes of their own, and on a stand a broker with records."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 import sys
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,17 +23,18 @@ from tests.bench import meter
 from tests.bench.input import PARTITIONS, fill
 from tests.bench.meter import Sample
 from tests.bench.order import Order
-from tests.bench.runtime import declared
+from tests.bench.worker import declared
 from tests.kafka_fixture import kafka_config
 
 PROGRAM_SECONDS = 120.0
+OUTPUTS = Path(".bench") / "failed"
 
-_TAIL_CHARACTERS = 3000
+_LINE_CHARACTERS = 300
 _SOON_GONE = {"file.delete.delay.ms": "1000"}
 
 
 class Failed(Exception):
-    """A program of a benchmark did not end well; the message ends with what it printed last."""
+    """A benchmark could not be measured; the message is a sentence that says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,26 +55,44 @@ class Lab:
         """How many records the variants find."""
         return 30_000 if self.quick else 200_000
 
+    def path(self, name: str) -> Path:
+        """Name a file that nobody has named before."""
+        return self.folder / f"{name}-{time.monotonic_ns()}"
+
     async def run(
-        self, arguments: Sequence[str], environment: Mapping[str, str] | None = None, folder: Path | None = None
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+        limit: float = PROGRAM_SECONDS,
     ) -> float:
         """Run a program to its end, with our environment and in our folder unless told; returns the seconds it took.
 
-        Raises Failed.
+        It is killed after `limit` seconds. Raises Failed.
         """
-        output = self.folder / f"output-{time.monotonic_ns()}"
+        output = self.path("output")
         began = time.perf_counter()
         process = GuardedProcess(Command(tuple(arguments), environment, folder, output))
         async with process:
             try:
-                code = await asyncio.wait_for(process.wait(), PROGRAM_SECONDS)
+                code = await asyncio.wait_for(process.wait(), limit)
             except TimeoutError:
                 code = await process.kill()
         seconds = time.perf_counter() - began
         if code != 0:
-            tail = output.read_text("utf-8", "replace")[-_TAIL_CHARACTERS:]
-            raise Failed(f"{' '.join(arguments)} ended with {code} after {seconds:.0f} s\n{tail}")
+            raise failed(arguments, f"ended with {code} after {seconds:.0f} s", output)
         return seconds
+
+
+def failed(arguments: Sequence[str], what: str, output: Path) -> Failed:
+    """Make a sentence of a program that did not do well, and keep all it printed in `OUTPUTS`."""
+    text = output.read_text("utf-8", "replace")
+    OUTPUTS.mkdir(parents=True, exist_ok=True)
+    kept = OUTPUTS / f"{output.name}.txt"
+    kept.write_text(" ".join(arguments) + "\n" + text, encoding="utf-8")
+    last = next((line for line in reversed(text.splitlines()) if line.strip()), "nothing")
+    program = next((one for one in arguments[1:] if not one.startswith("-")), arguments[0])
+    return Failed(f"{program} {what}; its last line: {last.strip()[:_LINE_CHARACTERS]} (all of it: {kept})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +132,28 @@ class Stand:
             result=self.lab.folder / "result.json",
         )
 
+    @asynccontextmanager
+    async def topics(self, names: Iterable[str], partitions: int = PARTITIONS) -> AsyncIterator[None]:
+        """Make topics for a while."""
+        made = list(names)
+        await self.admin.create_topics(TopicSpec(name, partitions, _SOON_GONE) for name in made)
+        try:
+            yield
+        finally:
+            await self.admin.delete_topics(made)
+
+    @asynccontextmanager
+    async def apart(self) -> AsyncIterator[Order]:
+        """Make topics that are empty, and an order for them."""
+        prefix = f"bench-{uuid4().hex[:8]}"
+        order = replace(self.order(), prefix=prefix, output_prefix=prefix, result=self.lab.path("result"))
+        async with self.topics([*plan(declared(order), prefix).topics, order.output]):
+            yield order
+
+    async def written(self, topic: str) -> int:
+        """Count the records that were written to a topic."""
+        return sum((await self.admin.end_offsets([topic])).values())
+
     async def measure(self, variants: Sequence[Variant]) -> Mapping[str, Sequence[Sample]]:
         """Let variants take turns, in another order each round; returns the samples of each, by round."""
         chance, samples = random.Random(3), defaultdict[str, list[Sample]](list)
@@ -127,12 +168,11 @@ class Stand:
 
     async def _once(self, variant: Variant) -> Sample:
         order = replace(variant.order, output_prefix=f"{self.prefix}-{time.monotonic_ns()}")
-        await self.admin.create_topics([TopicSpec(order.output, PARTITIONS, _SOON_GONE)])
-        await self.lab.run((*variant.program, order.argument()))
-        sample = meter.read(order.result)
-        order.result.unlink()
-        written = sum((await self.admin.end_offsets([order.output])).values())
-        await self.admin.delete_topics([order.output])
+        async with self.topics([order.output]):
+            await self.lab.run((*variant.program, order.argument()))
+            sample = meter.read(order.result)
+            order.result.unlink()
+            written = await self.written(order.output)
         if written < sample.records:
             raise Failed(f"{variant.name} says that it moved {sample.records} records, but only {written} arrived")
         return sample
@@ -140,7 +180,7 @@ class Stand:
 
 def _tell(which: str, name: str, samples: Sequence[Sample]) -> None:
     rate, cpu = median(one.rate for one in samples), median(one.cpu_us for one in samples)
-    print(f"  {which:<6} {name:<14} {rate:>9,.0f} records/s {cpu:>7.1f} us CPU a record", flush=True)
+    print(f"  {which:<6} {name:<18} {rate:>9,.0f} records/s {cpu:>7.1f} us CPU a record", flush=True)
 
 
 @asynccontextmanager
@@ -150,9 +190,7 @@ async def open_stand(lab: Lab, bootstrap_servers: str | None) -> AsyncIterator[S
         servers = broker.bootstrap_servers
         async with open_admin(KafkaConfig({"bootstrap.servers": servers})) as admin:
             stand = Stand(lab, servers, f"bench-{uuid4().hex[:8]}", admin)
-            topics = plan(declared(stand.order()), stand.prefix).topics
-            await admin.create_topics(TopicSpec(name, PARTITIONS, _SOON_GONE) for name in topics)
-            print(f"writing {lab.records:,} records", flush=True)
-            await fill(servers, stand.order().input, lab.records)
-            yield stand
-            await admin.delete_topics(topics)
+            async with stand.topics(plan(declared(stand.order()), stand.prefix).topics):
+                print(f"writing {lab.records:,} records", flush=True)
+                await fill(servers, stand.order().input, lab.records)
+                yield stand
