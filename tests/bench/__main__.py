@@ -20,7 +20,7 @@ import uvloop
 
 from pipeline.devkit.kafka_errors import EmbeddedKafkaError
 from pipeline.telemetry import logs
-from tests.bench import concurrency, growth, idle, join, latency, peers, startup, throughput
+from tests.bench import against, concurrency, idle, startup, throughput
 from tests.bench.figures import Figure, table, write
 from tests.bench.lab import Failed, Lab, Stand, open_stand
 
@@ -33,16 +33,10 @@ ALONE: Mapping[str, Callable[[Lab], Awaitable[list[Figure]]]] = {"P11": startup.
 ON_STAND: Mapping[str, Callable[[Stand], Awaitable[list[Figure]]]] = {
     "P1": throughput.bytes_moved,
     "P1-avro": throughput.events_moved,
-    "P3": latency.hops,
     "P4": concurrency.waits,
     "P4-slow": concurrency.slow,
     "P8-idle": idle.share,
-    "P10": join.standstill,
-    "P10-calls": join.calls_killed,
-    "P12-workers": growth.workers,
-    "P12-backlog": growth.backlog,
-    "P12-window": growth.window,
-    "P2": peers.compared,
+    "P2": against.compared,
 }
 """Benchmarks that read and write records. That which needs the network comes last."""
 
@@ -65,8 +59,9 @@ class Run:
         """Measure one benchmark, within what is left of the time, and write what is known so far."""
         spent = time.monotonic() - self.began
         print(f"{spent / 60:.0f} min: {about}", flush=True)
+        limit = asyncio.timeout(max(1.0, min(BENCHMARK_SECONDS, WHOLE_SECONDS - spent)))
         try:
-            async with asyncio.timeout(max(1.0, min(BENCHMARK_SECONDS, WHOLE_SECONDS - spent))) as limit:
+            async with limit:
                 self.figures += await measured()
         except TimeoutError:
             if not limit.expired():
@@ -131,7 +126,10 @@ def _run(rounds: int, wanted: Sequence[str], *, quick: bool) -> Run:
         tempfile.TemporaryDirectory(prefix="bench-") as folder,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        return runner.run(measure(Lab(Path(folder), rounds, quick), wanted))
+        lab = Lab(Path(folder), rounds, quick)
+        run = runner.run(measure(lab, wanted))
+        run.failures += len(lab.missing)
+        return run
 
 
 if __name__ == "__main__":

@@ -6,10 +6,9 @@ import asyncio
 import random
 import sys
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from uuid import uuid4
@@ -44,6 +43,12 @@ class Lab:
     folder: Path
     rounds: int
     quick: bool
+    missing: list[str] = field(default_factory=list)
+
+    def miss(self, sentence: str) -> None:
+        """Tell of a part that could not be measured, where the rest goes on."""
+        self.missing.append(sentence)
+        print(sentence, file=sys.stderr, flush=True)
 
     @property
     def seconds(self) -> float:
@@ -99,12 +104,18 @@ def failed(arguments: Sequence[str], what: str, output: Path) -> Failed:
 class Variant:
     """One of the programs that take turns: its name, what runs it, and its order, completed by the stand.
 
-    `program` gets the order as its last argument and leaves its Sample in `order.result`.
+    `program` gets what `told` makes of its order as its last argument, and leaves its Sample in `order.result`. Where
+    one that is `optional` fails, the others go on.
     """
 
     name: str
     program: tuple[str, ...]
     order: Order
+    optional: bool = False
+
+    def told(self, order: Order) -> str:
+        """Spell the order as the program reads it."""
+        return order.argument()
 
     @classmethod
     def module(cls, name: str, module: str, order: Order) -> Variant:
@@ -156,20 +167,30 @@ class Stand:
 
     async def measure(self, variants: Sequence[Variant]) -> Mapping[str, Sequence[Sample]]:
         """Let variants take turns, in another order each round; returns the samples of each, by round."""
-        chance, samples = random.Random(3), defaultdict[str, list[Sample]](list)
+        chance, samples = random.Random(3), {variant.name: list[Sample]() for variant in variants}
         for number in range(1, self.lab.rounds + 1):
             for variant in chance.sample(variants, len(variants)):
-                sample = await self._once(variant)
-                samples[variant.name].append(sample)
-                _tell(f"{number}/{self.lab.rounds}", variant.name, [sample])
-        for variant in variants:
-            _tell("median", variant.name, samples[variant.name])
+                if variant.name in samples and not await self._turn(variant, samples[variant.name], number):
+                    del samples[variant.name]
+        for name, found in samples.items():
+            _tell("median", name, found)
         return samples
+
+    async def _turn(self, variant: Variant, samples: list[Sample], number: int) -> bool:
+        try:
+            samples.append(await self._once(variant))
+        except Failed as error:
+            if not variant.optional:
+                raise
+            self.lab.miss(f"{variant.name} is left out: {error}")
+            return False
+        _tell(f"{number}/{self.lab.rounds}", variant.name, samples[-1:])
+        return True
 
     async def _once(self, variant: Variant) -> Sample:
         order = replace(variant.order, output_prefix=f"{self.prefix}-{time.monotonic_ns()}")
         async with self.topics([order.output]):
-            await self.lab.run((*variant.program, order.argument()))
+            await self.lab.run((*variant.program, variant.told(order)))
             sample = meter.read(order.result)
             order.result.unlink()
             written = await self.written(order.output)
