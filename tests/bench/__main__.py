@@ -20,7 +20,7 @@ import uvloop
 
 from pipeline.devkit.kafka_errors import EmbeddedKafkaError
 from pipeline.telemetry import logs
-from tests.bench import against, concurrency, idle, startup, throughput
+from tests.bench import against, concurrency, growth, idle, join, latency, startup, throughput
 from tests.bench.figures import Figure, table, write
 from tests.bench.lab import Failed, Lab, Stand, open_stand
 
@@ -33,9 +33,15 @@ ALONE: Mapping[str, Callable[[Lab], Awaitable[list[Figure]]]] = {"P11": startup.
 ON_STAND: Mapping[str, Callable[[Stand], Awaitable[list[Figure]]]] = {
     "P1": throughput.bytes_moved,
     "P1-avro": throughput.events_moved,
+    "P3": latency.hops,
     "P4": concurrency.waits,
     "P4-slow": concurrency.slow,
     "P8-idle": idle.share,
+    "P10": join.standstill,
+    "P10-calls": join.calls_killed,
+    "P12-workers": growth.workers,
+    "P12-backlog": growth.backlog,
+    "P12-window": growth.window,
     "P2": against.compared,
 }
 """Benchmarks that read and write records. That which needs the network comes last."""

@@ -34,4 +34,4 @@ class PeerOrder:
 def received() -> PeerOrder:
     """Read the order that this process was started with."""
     told: dict[str, Any] = json.loads(sys.argv[1])
-    return PeerOrder(*(told[name] for name in PeerOrder.__slots__ if name != "result"), result=Path(told["result"]))
+    return PeerOrder(**{**told, "result": Path(told["result"])})
