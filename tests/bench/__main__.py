@@ -11,9 +11,7 @@ import asyncio
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvloop
@@ -21,8 +19,9 @@ import uvloop
 from pipeline.devkit.kafka_errors import EmbeddedKafkaError
 from pipeline.telemetry import logs
 from tests.bench import against, concurrency, growth, idle, join, latency, startup, throughput
-from tests.bench.figures import Figure, table, write
-from tests.bench.lab import Failed, Lab, Stand, open_stand
+from tests.bench.figures import Figure, table
+from tests.bench.lab import Lab, Stand, open_stand
+from tests.bench.run import Run
 
 RESULTS = Path(".bench") / "results.json"
 ROUNDS = 5
@@ -46,46 +45,10 @@ ON_STAND: Mapping[str, Callable[[Stand], Awaitable[list[Figure]]]] = {
 }
 """Benchmarks that read and write records. That which needs the network comes last."""
 
-WHOLE_SECONDS = 38 * 60.0
-"""After so long no benchmark goes on: a whole run ends within 40 minutes."""
-
-BENCHMARK_SECONDS = 8 * 60.0
-"""After so long a benchmark is cut."""
-
-
-@dataclass(slots=True)
-class Run:
-    """One run of benchmarks: what they found, and how many could not be measured. One that fails stops alone."""
-
-    figures: list[Figure] = field(default_factory=list)
-    failures: int = 0
-    began: float = field(default_factory=time.monotonic)
-
-    async def take(self, name: str, about: str, measured: Callable[[], Awaitable[list[Figure]]]) -> None:
-        """Measure one benchmark, within what is left of the time, and write what is known so far."""
-        spent = time.monotonic() - self.began
-        print(f"{spent / 60:.0f} min: {about}", flush=True)
-        limit = asyncio.timeout(max(1.0, min(BENCHMARK_SECONDS, WHOLE_SECONDS - spent)))
-        try:
-            async with limit:
-                self.figures += await measured()
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            self.fail(f"{name} was cut after {(time.monotonic() - self.began - spent) / 60:.0f} minutes")
-        except (Failed, EmbeddedKafkaError) as error:
-            self.fail(f"{name} was not measured: {error}")
-        write(self.figures, RESULTS)
-
-    def fail(self, sentence: str) -> None:
-        """Tell of what could not be measured."""
-        self.failures += 1
-        print(sentence, file=sys.stderr, flush=True)
-
 
 async def measure(lab: Lab, wanted: Sequence[str]) -> Run:
     """Run the benchmarks called `wanted`, those that want to be alone first."""
-    run = Run()
+    run = Run(RESULTS)
     for name, alone in ALONE.items():
         if name in wanted:
             await run.take(name, alone.__doc__ or name, lambda alone=alone: alone(lab))  # type: ignore[misc]  # bound now

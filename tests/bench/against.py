@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bench.failure import Failed
 from tests.bench.figures import Figure, at_least, ratios
 from tests.bench.input import fill_plain
-from tests.bench.lab import Failed, Lab, Stand, Variant
+from tests.bench.lab import Lab, Stand, Variant
 from tests.bench.meter import Sample
 from tests.bench.order import Order, new_group
 from tests.bench.throughput import BARE, RUNTIME

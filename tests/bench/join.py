@@ -6,16 +6,16 @@ import asyncio
 import random
 import threading
 import time
-from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from tests.bench import calls
-from tests.bench.calls import Call
+from tests.bench.failure import Failed
 from tests.bench.figures import Figure, at_most, ratios
 from tests.bench.input import KEYS, PARTITIONS, headers, key, open_writer
-from tests.bench.lab import Failed, Stand
+from tests.bench.joined import Joined
+from tests.bench.lab import Stand
 from tests.bench.order import Order, new_group
 from tests.bench.standing import standing
 
@@ -23,66 +23,12 @@ RATE = 600.0
 VALUE_BYTES = 200
 BEFORE_SECONDS = 2.0
 AFTER_SECONDS = 6.0
+_QUICKER = 4
 DRAIN_SECONDS = 60.0
 
 SHORT_CALL = 0.1
 LONG_CALL = 1.0
-SETTLE_SECONDS = 0.2
-"""What a worker has, when partitions are taken from it, to settle what is done (design section 6.4)."""
-
 _PROGRAMS = {"bare consumer": "tests.bench.bare_member", "our runtime": "tests.bench.member"}
-
-
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """What two workers have called, the second of which joined at `at`, and which was seen until `until`."""
-
-    old: Sequence[Call]
-    new: Sequence[Call]
-    at: float
-    until: float
-
-    @property
-    def moved(self) -> set[int]:
-        """The partitions that went to the second worker."""
-        return {call.partition for call in self.new}
-
-    def stops(self) -> Mapping[int, float]:
-        """Return the longest time without a call of each partition, in seconds, from the joining on."""
-        times = defaultdict[int, list[float]](list)
-        for call in sorted([*self.old, *self.new], key=lambda call: call.began):
-            times[call.partition].append(call.began)
-        return {number: self._longest(times[number]) for number in range(PARTITIONS)}
-
-    def _longest(self, times: Sequence[float]) -> float:
-        seen = [time for time in times if self.at <= time <= self.until]
-        before = max((time for time in times if time < self.at), default=self.at)
-        return max(later - earlier for earlier, later in zip([before, *seen], [*seen, self.until], strict=True))
-
-    def killed(self) -> list[Call]:
-        """Find calls of the first worker that were cut, or whose end came to nothing, though it could be settled.
-
-        Those of a partition that it kept could all end. Of a partition that moved, those could that were due before it
-        had to let go, which is after it last began a call there, and `SETTLE_SECONDS` more.
-        """
-        moved, let_go = self.moved, self._let_go()
-        kept = [call for call in self.old if call.partition not in moved and not call.ended]
-        return kept + [call for call in self._repeated() if 0 < call.due - let_go[call.partition] <= SETTLE_SECONDS]
-
-    def repeated(self) -> list[Call]:
-        """Find calls of the first worker that ended before it let go of their partition, and that the second repeats.
-
-        Their ends were settled, but beyond a record that was not: only a map in the commit tells of them.
-        """
-        let_go = self._let_go()
-        return [call for call in self._repeated() if call.due <= let_go[call.partition]]
-
-    def _repeated(self) -> list[Call]:
-        again = {(call.partition, call.offset) for call in self.new}
-        return [call for call in self.old if (call.partition, call.offset) in again]
-
-    def _let_go(self) -> Mapping[int, float]:
-        return {number: max((c.began for c in self.old if c.partition == number), default=0.0) for number in self.moved}
 
 
 async def standstill(stand: Stand) -> list[Figure]:
@@ -93,18 +39,18 @@ async def standstill(stand: Stand) -> list[Figure]:
         for name in chance.sample(list(_PROGRAMS), len(_PROGRAMS)):
             joined = await _join(stand, _PROGRAMS[name], {"concurrency": 64})
             found[name].append(joined)
-            moved, kept = _moved(joined), _kept(joined)
+            moved, kept = joined.moved_stop(), joined.kept_stop()
             which = f"{number}/{stand.lab.rounds}"
             print(
                 f"  {which:<6} {name:<18} moved partitions stood still {moved:.2f} s, kept ones {kept:.2f} s",
                 flush=True,
             )
-    bare, ours = ([_moved(joined) for joined in found[name]] for name in _PROGRAMS)
+    bare, ours = ([joined.moved_stop() for joined in found[name]] for name in _PROGRAMS)
     moved_what = "longest standstill of a partition that moves to a joining worker, ours against bare consumers"
     kept_what = "seconds of the longest standstill of a partition that stays (absolute)"
     return [
         at_most("P10-moved", moved_what, 1.2, ratios(ours, bare), "x"),
-        at_most("P10-kept", kept_what, 0.2, [_kept(joined) for joined in found["our runtime"]], "s"),
+        at_most("P10-kept", kept_what, 0.2, [joined.kept_stop() for joined in found["our runtime"]], "s"),
     ]
 
 
@@ -126,35 +72,26 @@ async def calls_killed(stand: Stand) -> list[Figure]:
     ]
 
 
-def _moved(joined: Joined) -> float:
-    stops = joined.stops()
-    return max(stops[number] for number in joined.moved)
-
-
-def _kept(joined: Joined) -> float:
-    stops = joined.stops()
-    return max((stops[number] for number in stops.keys() - joined.moved), default=0.0)
-
-
 async def _join(stand: Stand, module: str, told: Mapping[str, int | float]) -> Joined:
     """Let a second worker join a first one in the flow, and both come to their end."""
+    quicker = _QUICKER if stand.lab.quick else 1
     async with stand.apart() as apart:
         order = replace(apart, group=new_group(), watch=True, **told)  # type: ignore[arg-type]  # fields by name
         orders = [replace(order, result=stand.lab.path("member")) for _ in range(2)]
         flow = Flow(order)
         async with standing(stand.lab, module, orders[0]) as old, flow.running():
             await old.until(lambda status: status.first > 0)
-            await asyncio.sleep(BEFORE_SECONDS)
+            await asyncio.sleep(BEFORE_SECONDS / quicker)
             async with standing(stand.lab, module, orders[1]) as new:
                 await new.until(lambda status: status.first > 0)
                 at = new.status.began
-                await asyncio.sleep(max(0.0, at + AFTER_SECONDS - time.monotonic()))
+                await asyncio.sleep(max(0.0, at + AFTER_SECONDS / quicker - time.monotonic()))
                 until = time.monotonic()
                 await flow.stop()
                 await _drained(stand, order)
                 await new.stop()
             await old.stop()
-        joined = Joined(*(calls.read(one.result) for one in orders), at, until)
+        joined = Joined(calls.read(orders[0].result), calls.read(orders[1].result), at, until)
     handled = {(call.partition, call.offset) for call in [*joined.old, *joined.new] if call.ended}
     if len(handled) != flow.sent:
         raise Failed(f"of {flow.sent} records {len(handled)} were handled while a worker joined")

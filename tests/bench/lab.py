@@ -19,6 +19,7 @@ from pipeline.devkit.guard import Command, GuardedProcess
 from pipeline.devkit.kafka import embedded_kafka
 from pipeline.runtime.plan import plan
 from tests.bench import meter
+from tests.bench.failure import Failed, failed
 from tests.bench.input import PARTITIONS, fill
 from tests.bench.meter import Sample
 from tests.bench.order import Order
@@ -26,14 +27,8 @@ from tests.bench.worker import declared
 from tests.kafka_fixture import kafka_config
 
 PROGRAM_SECONDS = 120.0
-OUTPUTS = Path(".bench") / "failed"
 
-_LINE_CHARACTERS = 300
 _SOON_GONE = {"file.delete.delay.ms": "1000"}
-
-
-class Failed(Exception):
-    """A benchmark could not be measured; the message is a sentence that says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +82,6 @@ class Lab:
         if code != 0:
             raise failed(arguments, f"ended with {code} after {seconds:.0f} s", output)
         return seconds
-
-
-def failed(arguments: Sequence[str], what: str, output: Path) -> Failed:
-    """Make a sentence of a program that did not do well, and keep all it printed in `OUTPUTS`."""
-    text = output.read_text("utf-8", "replace")
-    OUTPUTS.mkdir(parents=True, exist_ok=True)
-    kept = OUTPUTS / f"{output.name}.txt"
-    kept.write_text(" ".join(arguments) + "\n" + text, encoding="utf-8")
-    last = next((line for line in reversed(text.splitlines()) if line.strip()), "nothing")
-    program = next((one for one in arguments[1:] if not one.startswith("-")), arguments[0])
-    return Failed(f"{program} {what}; its last line: {last.strip()[:_LINE_CHARACTERS]} (all of it: {kept})")
 
 
 @dataclass(frozen=True, slots=True)

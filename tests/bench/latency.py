@@ -16,10 +16,11 @@ from uuid import uuid4
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from pipeline.core import names
+from tests.bench.failure import Failed
 from tests.bench.figures import Figure, at_most, ratios
 from tests.bench.hops import HOPS, noun, plans
 from tests.bench.input import headers, key, open_writer
-from tests.bench.lab import Failed, Stand
+from tests.bench.lab import Stand
 from tests.bench.order import Order
 from tests.bench.standing import standing
 

@@ -13,7 +13,8 @@ import psutil
 
 from pipeline.devkit.guard import Command, GuardedProcess
 from tests.bench import status
-from tests.bench.lab import Lab, failed
+from tests.bench.failure import failed
+from tests.bench.lab import Lab
 from tests.bench.order import Order
 from tests.bench.status import Status
 
