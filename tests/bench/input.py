@@ -66,7 +66,7 @@ def headers() -> list[Head]:
 
 def open_writer(servers: str, linger_ms: int) -> Producer:
     """Open a producer that loses nothing and has room for a million records."""
-    settings = {"bootstrap.servers": servers, "enable.idempotence": True, "linger.ms": linger_ms}
+    settings = {"bootstrap.servers": servers, "enable.idempotence": True, "linger.ms": linger_ms, "log_level": 3}
     return Producer({**settings, "queue.buffering.max.messages": 1_000_000, "queue.buffering.max.kbytes": 1 << 20})
 
 

@@ -19,21 +19,24 @@ LOOK_SECONDS = 0.02
 
 async def run(order: Order) -> Sample:
     """Run the stage until enough is measured."""
-    registry, fetched = CollectorRegistry(), Fetched() if order.fetches else None
-    async with opened(order, [bound(order)], registry, fetched) as worker:
-        sample = await measured(worker, Counts(registry), Meter(order.seconds, order.available))
-    return replace(sample, fetched=fetched.records if fetched else 0)
+    registry, fetched = CollectorRegistry(), Fetched()
+    async with opened(order, [bound(order)], registry, fetched if order.fetches else None) as worker:
+        return await measured(worker, Counts(registry), Meter(order.seconds, order.available), fetched)
 
 
-async def measured(worker: Worker, counts: Counts, meter: Meter) -> Sample:
-    """Look at a running stage from time to time."""
+async def measured(worker: Worker, counts: Counts, meter: Meter, fetched: Fetched) -> Sample:
+    """Look at a running stage from time to time. What is fetched for a beginning is not counted."""
     working = asyncio.create_task(worker.run())
+    before = (0, 0)
     while not working.done() and not meter.note(counts.settled()):
+        if not meter.warm:
+            before = (fetched.records, counts.settled())
         await asyncio.sleep(LOOK_SECONDS)
+    each = (fetched.records - before[0]) / max(1, counts.settled() - before[1])
     worker.stop()
     if await working:
         raise RuntimeError(reasons(worker))
-    return meter.sample(counts.settled())
+    return replace(meter.sample(counts.settled()), fetched=each)
 
 
 if __name__ == "__main__":
