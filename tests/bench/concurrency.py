@@ -43,7 +43,7 @@ async def slow(stand: Stand) -> list[Figure]:
     found = (await stand.measure([_variant("slow", replace(order, seconds=order.seconds * 2))]))["slow"]
     possible = SLOW_WINDOW / wait
     rate = f"records/s of {SLOW_WINDOW} handlers that wait {wait:g} s, against {possible:,.0f}/s"
-    fetched = "records fetched for each that such handlers ended"
+    fetched = "records fetched for each that the client hands over to such handlers"
     return [
         at_least("P4-slow", rate, 0.95, [sample.rate / possible for sample in found], "share"),
         at_most("P4-fetched", fetched, 3, [sample.fetched for sample in found], "x"),

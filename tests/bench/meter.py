@@ -15,7 +15,7 @@ WARM_UP_SECONDS = 0.3
 class Sample:
     """One run of one variant: records a second, CPU time of the process in us a record, and all records it ended.
 
-    `fetched` is how many its client fetched for each that ended, where that was counted.
+    `fetched` is how many its client fetched for each that it handed over, where that was counted.
     """
 
     rate: float
@@ -72,11 +72,6 @@ class Meter:
         elif now - self._from[0] >= self._seconds or done >= self._enough:
             self._to = (now, self._cpu(), done)
         return self._to is not None
-
-    @property
-    def warm(self) -> bool:
-        """Whether the warm-up is over."""
-        return self._from is not None
 
     def sample(self, records: int) -> Sample:
         """Return what was measured, of a variant that ended `records` records in all."""

@@ -25,14 +25,11 @@ async def run(order: Order) -> Sample:
 
 
 async def measured(worker: Worker, counts: Counts, meter: Meter, fetched: Fetched) -> Sample:
-    """Look at a running stage from time to time. What is fetched for a beginning is not counted."""
+    """Look at a running stage from time to time."""
     working = asyncio.create_task(worker.run())
-    before = (0, 0)
     while not working.done() and not meter.note(counts.settled()):
-        if not meter.warm:
-            before = (fetched.records, counts.settled())
         await asyncio.sleep(LOOK_SECONDS)
-    each = (fetched.records - before[0]) / max(1, counts.settled() - before[1])
+    each = fetched.records / max(1, counts.taken())
     worker.stop()
     if await working:
         raise RuntimeError(reasons(worker))

@@ -45,7 +45,10 @@ def bound(order: Order, handler: Handler[Payload, Payload] | None = None) -> Pla
 
 
 class Fetched:
-    """Counts the records that a client has fetched, also those that a pause threw away: from its own statistics."""
+    """Counts the records that a client has fetched and that do not wait in it any more: handed over, or thrown away.
+
+    A pause throws away what waits, and it is fetched again later. The numbers are from the client's own statistics.
+    """
 
     def __init__(self) -> None:
         """Begin at nothing."""
@@ -53,7 +56,9 @@ class Fetched:
 
     def __call__(self, statistics: str) -> None:
         """Hear of the client's statistics, which it spells as JSON."""
-        self.records = int(json.loads(statistics)["rxmsgs"])
+        told = json.loads(statistics)
+        parts = [part for topic in told["topics"].values() for part in topic["partitions"].values()]
+        self.records = int(told["rxmsgs"]) - sum(int(part["fetchq_cnt"]) for part in parts)
 
     def counting(self, kafka: KafkaConfig) -> KafkaConfig:
         """Return the same configuration for a client that reports here."""
@@ -72,6 +77,10 @@ class Counts:
         """Return the number of records that led to an output."""
         labels = {"stage": self.name, "end": "output"}
         return int(self.registry.get_sample_value("pipeline_records_settled_total", labels) or 0)
+
+    def taken(self) -> int:
+        """Return the number of records that the stage has taken from its topics."""
+        return int(self.registry.get_sample_value("pipeline_records_taken_total", {"stage": self.name}) or 0)
 
     def gauges(self) -> Mapping[str, int]:
         """Return all values that are of the stage as a whole, by their names without what all names begin with."""
