@@ -58,7 +58,8 @@ class Fetched:
         """Hear of the client's statistics, which it spells as JSON."""
         told = json.loads(statistics)
         parts = [part for topic in told["topics"].values() for part in topic["partitions"].values()]
-        self.records = int(told["rxmsgs"]) - sum(int(part["fetchq_cnt"]) for part in parts)
+        # The partitions' queues lead into one, whose length each of them tells.
+        self.records = int(told["rxmsgs"]) - max((int(part["fetchq_cnt"]) for part in parts), default=0)
 
     def counting(self, kafka: KafkaConfig) -> KafkaConfig:
         """Return the same configuration for a client that reports here."""
