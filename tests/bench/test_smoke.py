@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.devkit.kafka import Broker
 
-pytestmark = [pytest.mark.kafka, pytest.mark.system]
+pytestmark = [pytest.mark.kafka, pytest.mark.system, pytest.mark.alone]
 
 ROOT = Path(__file__).parents[2]
 
