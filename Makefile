@@ -67,7 +67,7 @@ fix: install ## Mend what the linter and the formatter can mend
 	@$(PY) -m ruff format .
 
 .PHONY: bench
-bench: install broker ## Measure; writes .bench/results.json
+bench: install broker ## Measure, within 40 minutes; writes .bench/results.json (ARGS="P1 P4 --rounds 2": less)
 	@$(PY) -m tests.bench $(ARGS)
 
 .PHONY: up

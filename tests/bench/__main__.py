@@ -18,9 +18,10 @@ import uvloop
 
 from pipeline.devkit.kafka_errors import EmbeddedKafkaError
 from pipeline.telemetry import logs
-from tests.bench import concurrency, startup, throughput
-from tests.bench.figures import Figure, table, write
-from tests.bench.lab import Failed, Lab, Stand, open_stand
+from tests.bench import against, concurrency, growth, idle, join, latency, startup, throughput
+from tests.bench.figures import Figure, table
+from tests.bench.lab import Lab, Stand, open_stand
+from tests.bench.run import Run
 
 RESULTS = Path(".bench") / "results.json"
 ROUNDS = 5
@@ -31,25 +32,35 @@ ALONE: Mapping[str, Callable[[Lab], Awaitable[list[Figure]]]] = {"P11": startup.
 ON_STAND: Mapping[str, Callable[[Stand], Awaitable[list[Figure]]]] = {
     "P1": throughput.bytes_moved,
     "P1-avro": throughput.events_moved,
+    "P3": latency.hops,
     "P4": concurrency.waits,
+    "P4-slow": concurrency.slow,
+    "P8-idle": idle.share,
+    "P10": join.standstill,
+    "P10-calls": join.calls_killed,
+    "P12-workers": growth.workers,
+    "P12-backlog": growth.backlog,
+    "P12-window": growth.window,
+    "P2": against.compared,
 }
-"""Benchmarks that read and write records."""
+"""Benchmarks that read and write records. That which needs the network comes last."""
 
 
-async def measure(lab: Lab, wanted: Sequence[str]) -> list[Figure]:
+async def measure(lab: Lab, wanted: Sequence[str]) -> Run:
     """Run the benchmarks called `wanted`, those that want to be alone first."""
-    figures: list[Figure] = []
+    run = Run(RESULTS)
     for name, alone in ALONE.items():
         if name in wanted:
-            print(alone.__doc__, flush=True)
-            figures += await alone(lab)
+            await run.take(name, alone.__doc__ or name, lambda alone=alone: alone(lab))  # type: ignore[misc]  # bound now
     chosen = {name: on_stand for name, on_stand in ON_STAND.items() if name in wanted}
     if chosen:
-        async with open_stand(lab, os.environ.get("KAFKA_BOOTSTRAP_SERVERS")) as stand:
-            for on_stand in chosen.values():
-                print(on_stand.__doc__, flush=True)
-                figures += await on_stand(stand)
-    return figures
+        try:
+            async with open_stand(lab, os.environ.get("KAFKA_BOOTSTRAP_SERVERS")) as stand:
+                for name, on_stand in chosen.items():
+                    await run.take(name, on_stand.__doc__ or name, lambda one=on_stand: one(stand))  # type: ignore[misc]  # bound now
+        except EmbeddedKafkaError as error:
+            run.fail(f"{', '.join(chosen)}: not measured, for there is no broker: {error}")
+    return run
 
 
 def chosen_of(ids: Sequence[str]) -> list[str]:
@@ -74,22 +85,20 @@ def main() -> int:
     except ValueError as error:
         parser.error(str(error))
     logs.configure("console", "WARNING")
-    try:
-        figures = _run(told.rounds or (1 if told.quick else ROUNDS), wanted, quick=told.quick)
-    except (Failed, EmbeddedKafkaError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(table(figures))
-    write(figures, RESULTS)
-    return 0
+    run = _run(told.rounds or (1 if told.quick else ROUNDS), wanted, quick=told.quick)
+    print(table(run.figures))
+    return int(run.failures > 0)
 
 
-def _run(rounds: int, wanted: Sequence[str], *, quick: bool) -> list[Figure]:
+def _run(rounds: int, wanted: Sequence[str], *, quick: bool) -> Run:
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as folder,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        return runner.run(measure(Lab(Path(folder), rounds, quick), wanted))
+        lab = Lab(Path(folder), rounds, quick)
+        run = runner.run(measure(lab, wanted))
+        run.failures += len(lab.missing)
+        return run
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.bench.figures import Figure, at_least, ratios
+from tests.bench.figures import Figure, at_least, at_most, ratios
 from tests.bench.input import KEYS, key
 from tests.bench.lab import Stand, Variant
 from tests.bench.order import Order
@@ -13,6 +13,10 @@ from tests.bench.throughput import RUNTIME
 WINDOW = 500
 WAITS_MS = (10, 50, 100)
 STUCK_MS = 50
+
+SLOW_WINDOW = 200
+SLOW_SECONDS = 1.0
+_QUICK_SECONDS = 0.2
 
 
 async def waits(stand: Stand) -> list[Figure]:
@@ -30,6 +34,20 @@ async def waits(stand: Stand) -> list[Figure]:
     free, stuck = ([sample.rate for sample in found[name]] for name in (f"{STUCK_MS} ms", "stuck"))
     what = "records/s of the other keys beside one that is stuck, against no stuck key"
     return [*figures, at_least("P4-stuck", what, 0.95, ratios(stuck, free))]
+
+
+async def slow(stand: Stand) -> list[Figure]:
+    """P4-slow: a window that is always full, of slow handlers: its rate, and what was fetched for it."""
+    wait = _QUICK_SECONDS if stand.lab.quick else SLOW_SECONDS
+    order = replace(stand.order(), concurrency=SLOW_WINDOW, wait=wait, by_chance=True, fetches=True)
+    found = (await stand.measure([_variant("slow", replace(order, seconds=order.seconds * 2))]))["slow"]
+    possible = SLOW_WINDOW / wait
+    rate = f"records/s of {SLOW_WINDOW} handlers that wait {wait:g} s, against {possible:,.0f}/s"
+    fetched = "records fetched for each that the client hands over to such handlers"
+    return [
+        at_least("P4-slow", rate, 0.95, [sample.rate / possible for sample in found], "share"),
+        at_most("P4-fetched", fetched, 3, [sample.fetched for sample in found], "x"),
+    ]
 
 
 def _variant(name: str, order: Order) -> Variant:

@@ -13,7 +13,8 @@ from statistics import median
 class Figure:
     """One goal and what was measured: the median of all rounds, with the lowest and the highest of them.
 
-    `unit` is "x" for a ratio of two variants, "share" for a part of what is possible, "s" for absolute seconds.
+    `unit` is "x" for a ratio of two variants, "share" for a part of what is possible, and else what is counted, such as
+    "s" for absolute seconds.
     """
 
     id: str
@@ -43,7 +44,7 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
 
 def table(figures: Sequence[Figure]) -> str:
     """Write figures for people, one a line."""
-    head = f"{'id':<12} {'median':>8} {'low':>8} {'high':>8} {'goal':>6} {'unit':<6} {'met':<4} what"
+    head = f"{'id':<19} {'median':>8} {'low':>8} {'high':>8} {'goal':>6} {'unit':<6} {'met':<4} what"
     return "\n".join([head, *map(_line, figures)])
 
 
@@ -54,8 +55,12 @@ def write(figures: Sequence[Figure], path: Path) -> None:
 
 
 def _line(one: Figure) -> str:
-    measured = f"{one.value:>8.3f} {one.low:>8.3f} {one.high:>8.3f}"
-    return f"{one.id:<12} {measured} {one.goal:>6g} {one.unit:<6} {'yes' if one.met else 'NO':<4} {one.what}"
+    measured = " ".join(f"{number:>8.3f}" if abs(number) < 1000 else f"{number:>8,.0f}" for number in _values(one))
+    return f"{one.id:<19} {measured} {one.goal:>6g} {one.unit:<6} {'yes' if one.met else 'NO':<4} {one.what}"
+
+
+def _values(one: Figure) -> tuple[float, float, float]:
+    return one.value, one.low, one.high
 
 
 def _figure(name: str, what: str, goal: float, rounds: Sequence[float], unit: str, *, met: bool) -> Figure:

@@ -23,7 +23,11 @@ from tests.bench.order import NOUN
 PARTITIONS = 12
 KEYS = 1000
 
+Head = list[tuple[str, str | bytes | None]]
+"""Headers as a producer takes them."""
+
 _VALUES = 64
+_HEADERS = 4096
 _WORDS = "parcel locker notice holiday depot courier label return refund window counter receipt".split()
 _PASSAGE_CHARACTERS = 250
 _HOUR = 3600.0
@@ -34,24 +38,52 @@ def key(number: int) -> str:
     return f"conversation-{number:04d}"
 
 
-async def fill(servers: str, topic: str, count: int) -> None:
-    """Write `count` records of `KEYS` keys to `topic`: values of 1 kB, and headers as our stages write them."""
-    chance = random.Random(1)
+async def fill(servers: str, topic: str, count: int, keys: int = KEYS) -> int:
+    """Write `count` records of `keys` keys to `topic`: values of 1 kB, and headers as our stages write them.
+
+    Returns the size of a value in bytes, on average.
+    """
     codec = AvroCodec(load_schemas(resource("schemas")))
-    contexts = [_context(chance) for _ in range(_VALUES)]
-    values = [await codec.encode(NOUN, context) for context in contexts]
-    await asyncio.to_thread(_write, servers, topic, count, values, contexts[0])
+    values = [await codec.encode(NOUN, context) for context in _contexts()]
+    await asyncio.to_thread(_write, servers, topic, (count, keys), values, headers())
+    return sum(map(len, values)) // len(values)
 
 
-def _write(servers: str, topic: str, count: int, values: Sequence[bytes], context: RetrievedContext) -> None:
-    settings = {"bootstrap.servers": servers, "enable.idempotence": True, "linger.ms": 50}
-    producer = Producer({**settings, "queue.buffering.max.messages": 1_000_000, "queue.buffering.max.kbytes": 1 << 20})
-    chance, now = random.Random(2), time.time()
+async def fill_plain(servers: str, topic: str, count: int, size: int) -> None:
+    """Write `count` records of `KEYS` keys, without headers and with values of `size` bytes: soon written."""
+    values = [random.Random(number).randbytes(size) for number in range(_VALUES)]
+    await asyncio.to_thread(_write, servers, topic, (count, KEYS), values, [[]])
+
+
+def headers() -> list[Head]:
+    """Make the headers of some records that two of our stages have handled."""
+    context, now = _contexts()[0], time.time()
+    return [
+        [*_headers(number, Position("bench.requests", number % PARTITIONS, number), context, now)]
+        for number in range(_HEADERS)
+    ]
+
+
+def open_writer(servers: str, linger_ms: int) -> Producer:
+    """Open a producer that loses nothing and has room for a million records."""
+    settings = {"bootstrap.servers": servers, "enable.idempotence": True, "linger.ms": linger_ms, "log_level": 3}
+    return Producer({**settings, "queue.buffering.max.messages": 1_000_000, "queue.buffering.max.kbytes": 1 << 20})
+
+
+def _write(
+    servers: str,
+    topic: str,
+    count_and_keys: tuple[int, int],
+    values: Sequence[bytes],
+    heads: Sequence[Head],
+) -> None:
+    count, keys = count_and_keys
+    producer, chance = open_writer(servers, 50), random.Random(2)
     for number in range(count):
-        chosen = chance.randrange(KEYS)
-        partition = chosen % PARTITIONS
-        headers = _headers(number, Position("bench.requests", partition, number), context, now)
-        producer.produce(topic, values[number % _VALUES], key(chosen), partition, headers=list(headers))
+        # Where there are as many keys as records, each has its own.
+        chosen = chance.randrange(keys) if keys < count else number
+        value, head = values[number % len(values)], heads[number % len(heads)]
+        producer.produce(topic, value, key(chosen), chosen % PARTITIONS, headers=head)
         if number % 1000 == 0:
             producer.poll(0)
     if left := producer.flush(60):
@@ -76,6 +108,11 @@ def _headers(number: int, position: Position, context: RetrievedContext, now: fl
         child_id(parent, "retrieve", 0, 0), job, context, b"", root(name), origin, parent=parent, output="0/1"
     )
     return event.headers(NOUN, now)
+
+
+def _contexts() -> list[RetrievedContext]:
+    chance = random.Random(1)
+    return [_context(chance) for _ in range(_VALUES)]
 
 
 def _context(chance: random.Random) -> RetrievedContext:

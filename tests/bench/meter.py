@@ -13,11 +13,15 @@ WARM_UP_SECONDS = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One run of one variant: records a second, CPU time of the process in us a record, and all records it ended."""
+    """One run of one variant: records a second, CPU time of the process in us a record, and all records it ended.
+
+    `fetched` is how many its client fetched for each that it handed over, where that was counted.
+    """
 
     rate: float
     cpu_us: float
     records: int
+    fetched: float = 0.0
 
     def write(self, path: Path) -> None:
         """Leave the sample for who started this process."""

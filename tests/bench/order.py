@@ -18,8 +18,11 @@ NOUN = "contexts"
 class Order:
     """One run of a variant. `seconds` bounds what is measured, `available` is the number of records to read.
 
-    `avro`: decode, validate and encode each value; else it is passed on as bytes. The rest is for our runtime: handlers
-    at once, how long each waits in seconds, and the key whose handler never ends.
+    `group` is made up where none is named. `avro`: decode, validate and encode each value; else it is passed on as
+    bytes. The rest is for our runtime: handlers at once, how long each waits in seconds, whether evenly or by chance
+    between half and one and a half of that, the key whose handler never ends, and how long every 25th key's waits.
+    `fetches` counts what the client fetched; `watch` keeps a line of each call. `look` is how often, in seconds, a
+    program that runs until it is told to stop looks how it stands.
     """
 
     servers: str
@@ -28,10 +31,16 @@ class Order:
     seconds: float
     available: int
     result: Path
+    group: str = ""
     avro: bool = False
     concurrency: int = 64
     wait: float = 0.0
+    by_chance: bool = False
     stuck: str = ""
+    long: float = 0.0
+    fetches: bool = False
+    watch: bool = False
+    look: float = 0.1
 
     @property
     def input(self) -> str:
@@ -42,6 +51,11 @@ class Order:
     def output(self) -> str:
         """The topic to write to. By its lane, for our stage reads and writes the same noun."""
         return names.topic(self.output_prefix, NOUN, "standard")
+
+    @property
+    def status(self) -> Path:
+        """Where a program that runs until it is told to stop says how it stands."""
+        return self.result.with_suffix(".status")
 
     def argument(self) -> str:
         """Spell the order as `received` reads it."""
