@@ -18,6 +18,7 @@ from pipeline.telemetry import logs
 RETRY_FEED = "retry"
 FULL = "window is full"
 CROWDED = "its offset map could overflow"
+SHARED = "it holds its share of the window"
 
 
 class Assignment:
@@ -36,6 +37,7 @@ class Assignment:
         self.plan = plan
         self._consumer = consumer
         self._dropped = dropped
+        self._least_share = limits.part_share(plan.stage.concurrency, limits.records)
         self._early = plan.stage.delivery == "at most once"
 
     def assigned(self, partitions: Mapping[Partition, Commit | None]) -> None:
@@ -114,6 +116,18 @@ class Assignment:
                 self.resume(part, CROWDED)
         elif could_overflow(span, owed):
             self.pause(part, CROWDED)
+
+    def share(self, part: Part) -> None:
+        """Take no more of a source's part that holds its share of the window, until it is down to half of that."""
+        owed, feed, shared = part.frontier.owed, part.feed, SHARED in part.pauses
+        if part.tier is not None or not (shared or owed >= self._least_share):
+            return
+        parts = sum(other.feed is feed for other in self.parts.values())
+        most = feed.window.limits.part_share(self.plan.stage.concurrency, parts)
+        if shared and owed <= most // 2:
+            self.resume(part, SHARED)
+        elif not shared and owed >= most:
+            self.pause(part, SHARED)
 
     def balance(self, feed: Feed) -> None:
         """Pause or resume all partitions of a feed as its window fills and empties."""

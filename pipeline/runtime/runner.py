@@ -30,6 +30,7 @@ from pipeline.runtime.workers import Workers
 COMMIT_SECONDS = 0.1
 FETCH_SECONDS = 0.1
 FETCH_RECORDS = 500
+ROOM_SECONDS = 0.04
 
 # Ends that say nothing of whether the stage is at fault: the guard counts dead letters before they are written.
 _UNDECIDED = frozenset({"retry", "moved", "dead_letter"})
@@ -123,12 +124,27 @@ class Runner:
         self._count(len(records))
         for part in self._assignment.parts.values():
             self._assignment.crowd(part)
+            self._assignment.share(part)
         self._begin_early()
+        # A backlog makes every fetch return at once: the workers need their turn all the same.
+        await asyncio.sleep(0)
+        await self._make_room()
         for feed in self._assignment.feeds.values():
             self._assignment.balance(feed)
         self._commit()
-        # A backlog makes every fetch return at once: the workers need their turn all the same.
-        await asyncio.sleep(0)
+
+    async def _make_room(self) -> None:
+        """Give quick handlers a moment before partitions are paused.
+
+        The client throws away what it has fetched ahead of a paused partition, and takes up to a second to go on.
+        """
+        clock = asyncio.get_running_loop().time
+        end = clock() + ROOM_SECONDS
+        windows = [feed.window for feed in self._assignment.feeds.values() if not feed.window.full]
+        while any(window.filled for window in windows):
+            if clock() >= end:
+                return
+            await asyncio.sleep(ROOM_SECONDS / 20)
 
     def _begin_early(self) -> None:
         """Begin with records whose early commit is acknowledged."""
