@@ -181,7 +181,8 @@ class MemoryBroker:
             self._topics.setdefault(spec.name, _Topic(spec, [_Log() for _ in range(spec.partitions)]))
         for group in self._groups.values():
             group.share()
-        self._wake()
+        for reader in self._readers:
+            reader.wake()
         return done
 
     async def delete_topics(self, names: Iterable[str]) -> None:

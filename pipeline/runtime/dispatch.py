@@ -34,7 +34,7 @@ class Dispatch:
             item = self._pop()
             if item is None:
                 await self._sleep()
-            elif item.part.alive:
+            elif item.ours:
                 return item
 
     def close(self) -> None:
