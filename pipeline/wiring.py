@@ -16,6 +16,7 @@ from pipeline.broker.admin import Admin, open_admin
 from pipeline.broker.config import KafkaConfig, from_environment
 from pipeline.broker.kafka_consumer import open_consumer
 from pipeline.broker.kafka_producer import open_producer
+from pipeline.broker.kafka_reader import open_reader
 from pipeline.broker.tail import open_tail as open_tail_of
 from pipeline.clients.webhook import addresses, open_webhooks
 from pipeline.core import names
@@ -188,6 +189,8 @@ async def open_worker(
         for stage, handler in zip(stages, handlers, strict=True):
             bound = plan(stage, settings.topic_prefix)
             consumer = await stack.enter_async_context(open_consumer(kafka, bound.group))
+            answers = open_reader(kafka, f"{bound.group}.answers")
+            reader = await stack.enter_async_context(answers) if stage.costly else None
             fresh = await admin.written_since([bound.dead_letters], int((CLOCK() - FLOOD_SECONDS) * 1000))
             kit = Kit(
                 consumer,
@@ -200,6 +203,7 @@ async def open_worker(
                 fresh,
                 accept_dead,
                 admin.partitions,
+                reader,
             )
             runners.append(Runner(bound, handler, kit))
         worker = Worker(runners)

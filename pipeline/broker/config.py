@@ -143,6 +143,14 @@ class KafkaConfig:
         protocol = _KIP_848 if self.group_protocol == "consumer" else _CLASSIC
         return self._with({"client.id": self.client_id, "group.id": group, **_SHARED, **_CONSUMER, **protocol})
 
+    def reader(self, name: str) -> dict[str, Value]:
+        """Return the properties of a client that reads without a group and commits nothing.
+
+        It sees acknowledged records behind an open transaction too. `name` is seen in the broker's log only.
+        """
+        own: dict[str, Value] = {**_CLASSIC, "isolation.level": "read_uncommitted"}
+        return self._with({"client.id": self.client_id, "group.id": name, **_SHARED, **_CONSUMER, **own})
+
     def producer(self) -> dict[str, Value]:
         """Return the properties of a producer."""
         return self._with({"client.id": self.client_id, **_SHARED, **_PRODUCER})

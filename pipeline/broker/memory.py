@@ -17,6 +17,7 @@ from confluent_kafka import murmur2
 from pipeline.broker.config import GroupProtocol
 from pipeline.broker.memory_clients import MemoryConsumer, MemoryProducer
 from pipeline.broker.memory_group import Group
+from pipeline.broker.memory_reader import MemoryReader
 from pipeline.broker.topics import MAX_MESSAGE_BYTES, Creation, TopicSpec, TopicState
 from pipeline.broker.verdicts import NotDelivered
 from pipeline.core.ports import Clock, RecordTooLarge
@@ -66,6 +67,7 @@ class MemoryBroker:
         self._topics: dict[str, _Topic] = {}
         self._groups: dict[str, Group] = {}
         self._consumers: list[MemoryConsumer] = []
+        self._readers: list[MemoryReader] = []
 
     # -------------------------------------------------------------- clients
 
@@ -78,6 +80,12 @@ class MemoryBroker:
         consumer = MemoryConsumer(self, group, len(self._consumers), patience or self.times.patience)
         self._consumers.append(consumer)
         return consumer
+
+    def reader(self) -> MemoryReader:
+        """A new reader."""
+        reader = MemoryReader(self)
+        self._readers.append(reader)
+        return reader
 
     def kill(self, consumer: MemoryConsumer) -> None:
         """End a consumer as `kill -9` does: nothing is committed and nobody told. The group misses it after a while."""
@@ -142,6 +150,8 @@ class MemoryBroker:
     def _wake(self) -> None:
         for consumer in self._consumers:
             consumer.wake()
+        for reader in self._readers:
+            reader.wake()
 
     # -------------------------------------------------------------- groups
 
@@ -171,6 +181,8 @@ class MemoryBroker:
             self._topics.setdefault(spec.name, _Topic(spec, [_Log() for _ in range(spec.partitions)]))
         for group in self._groups.values():
             group.share()
+        for reader in self._readers:
+            reader.wake()
         return done
 
     async def delete_topics(self, names: Iterable[str]) -> None:

@@ -6,7 +6,7 @@ Errors: where a docstring names no other, a port raises only the outcomes of `co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -125,6 +125,51 @@ class Consumer(Protocol):
 
     def connected(self) -> bool:
         """Whether the broker has answered lately; for `/readyz`."""
+        ...
+
+
+class Reader(Protocol):
+    """Reads partitions without a group, up to their very ends (read_uncommitted), and commits nothing.
+
+    `follow` and `leave` state a wish and return at once; the next fetch carries it out. From then on no record is
+    returned that was read before. One owner uses it from one event loop.
+    """
+
+    async def ends(self, partitions: Collection[Partition]) -> Mapping[Partition, int]:
+        """Look up the next offset to be written of each partition; those that do not exist are left out.
+
+        Waits for a broker as long as it takes, and says in the log what for. May be called while a fetch waits.
+        """
+        ...
+
+    def follow(self, partition: Partition, offset: int) -> None:
+        """Read a partition from `offset` on, or from its log's beginning where the log does not have that.
+
+        Once more for the same partition goes there. A partition that does not exist is waited for.
+        """
+        ...
+
+    def leave(self, partitions: Collection[Partition]) -> None:
+        """Read these no more; unknown ones are ignored."""
+        ...
+
+    async def fetch(self, limit: int, timeout: float) -> Sequence[Record]:
+        """Return up to `limit` records as soon as there is one, or none after about `timeout` seconds.
+
+        In order within a partition. A broker that is away is waited for. May be cancelled without losing records.
+        Raises Halt where a topic may not be read.
+        """
+        ...
+
+    def positions(self) -> Mapping[Partition, int]:
+        """Return where reading stood after the last fetch, past transaction markers; never ahead of what it returned.
+
+        Partitions that are not read yet are left out.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Stop. Idempotent."""
         ...
 
 

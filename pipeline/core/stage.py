@@ -77,6 +77,7 @@ class Policy(TypedDict, total=False):
     flood: FloodLimits
     delivery: Delivery
     order: Order
+    costly: bool
     enforce_deadline: bool
     repartition: bool
 
@@ -89,6 +90,7 @@ class Stage:
     `delivery` says what a crash may cost: a repetition ("at least once") or a record ("at most once": its offset is
     committed before it is handled). `order` is by key, one record of a key at a time, or none at all.
     `flood` is how many dead letters halt the stage.
+    `costly` handlers are not called again for a record whose answer is written: the stage follows its own outputs.
     `enforce_deadline` fails a job whose deadline has passed before its next try.
     `repartition` lets the key choose the partition of outputs and copies; otherwise they keep their source's number.
     """
@@ -103,6 +105,7 @@ class Stage:
     flood: FloodLimits = field(default_factory=FloodLimits)
     delivery: Delivery = "at least once"
     order: Order = "key"
+    costly: bool = False
     enforce_deadline: bool = False
     repartition: bool = False
 
@@ -116,6 +119,12 @@ class Stage:
             raise ValueError(f"stage {self.name}: concurrency must be at least 1 and timeout above 0, and finite")
         if self.retry.in_place and self.order == "none":
             raise ValueError(f"stage {self.name}: without an order there is none to keep by retries in place")
+        if self.costly and (self.output is None or self.repartition or self.delivery != "at least once"):
+            # Answers are found by reading along the same partition number, uncommitted transactions included.
+            raise ValueError(
+                f"stage {self.name}: a costly stage finds its answers on its output topic, under its record's own"
+                ' partition number, and delivers "at least once": give it an output, no repartition, no other delivery'
+            )
         if len({source.open_topic for source in self.sources}) != 1:
             # Its retry tiers hold copies of all its sources, and a copy does not tell whom its headers are from.
             raise ValueError(f"stage {self.name}: its sources must be all open topics or all our own, and at least one")

@@ -40,7 +40,7 @@ class Dispatch:
             item = self._pop()
             if item is None:
                 await self._sleep()
-            elif item.part.alive:
+            elif item.ours:
                 self._wake_more()
                 return item
 

@@ -85,6 +85,11 @@ class Frontier:
         return tuple(_joined([*holes, *ahead]))
 
     @property
+    def first(self) -> int | None:
+        """The oldest record that stands open."""
+        return self._open[0].offset if self._open else None
+
+    @property
     def span(self) -> int:
         """How many offsets stand between the frontier and the newest record."""
         return self.top - self._open[0].offset if self._open else 0

@@ -12,13 +12,14 @@ from typing import Any, Literal
 
 from pipeline.core.errors import Halt, Reject
 from pipeline.core.flood import FloodGuard
-from pipeline.core.ports import Clock, Codec, Consumer, Producer
+from pipeline.core.ports import Clock, Codec, Consumer, Producer, Reader
 from pipeline.core.retry import describe
 from pipeline.core.stage import Handler
 from pipeline.runtime.assignment import Assignment
 from pipeline.runtime.attempt import Attempt
 from pipeline.runtime.counterparts import Counterparts, Counts
 from pipeline.runtime.dispatch import Dispatch
+from pipeline.runtime.follow import Follower
 from pipeline.runtime.heads import Heads
 from pipeline.runtime.intake import Intake
 from pipeline.runtime.observe import Observer
@@ -44,6 +45,7 @@ class Kit:
 
     `dead_before` is how many dead letters of the stage are fresh at the start, `accept_dead` how many more a person
     lets pass. `counts` tells how many partitions topics have; without it all counterparts are taken to be there.
+    A costly stage needs a `reader` of its own.
     """
 
     consumer: Consumer
@@ -56,6 +58,7 @@ class Kit:
     dead_before: int = 0
     accept_dead: int = 0
     counts: Counts | None = None
+    reader: Reader | None = None
 
 
 class Runner:
@@ -66,7 +69,8 @@ class Runner:
         self.plan = plan
         self.state: State = "starting"
         self._kit = kit
-        self._assignment = Assignment(plan, kit.consumer, self._dropped)
+        self._follower = _follower(plan, kit)
+        self._assignment = Assignment(plan, kit.consumer, self._dropped, self._follower)
         self._dispatch = Dispatch(list(self._assignment.feeds.values()))
         attempt = Attempt(plan, handler, kit.codec, kit.clock)
         settler = Settler(plan, kit.producer, kit.codec, kit.clock, ledger=self, version=kit.version)
@@ -77,6 +81,10 @@ class Runner:
         self._heads = Heads()
         self._counterparts = Counterparts(plan, self._assignment, kit.counts)
         self._assignment.gate = self._counterparts.gate
+        if self._follower is not None:
+            self._workers.follower = self._follower
+            self._follower.push = self._dispatch.push
+            self._follower.failed = self._unfollowed
         self._stop = asyncio.Event()
         self._halt: Halt | None = None
         self._next_commit = 0.0
@@ -87,6 +95,8 @@ class Runner:
         """Run until stopped. Raises Halt when going on would do harm; all that was settled is committed then too."""
         try:
             await self._counterparts.begin()
+            if self._follower is not None:
+                self._follower.start()
             self._kit.consumer.subscribe(self.plan.topics, self._assignment)
             self._change("running")
             while not self._stop.is_set():
@@ -169,6 +179,8 @@ class Runner:
         await self._workers.close()
         if self._assignment.owing:
             await self._kit.producer.flush(max(1.0, end - clock()))
+        if self._follower is not None:
+            await self._follower.close()
         await self._kit.consumer.close(self._assignment.last(list(self._assignment.parts.values())))
         self._change("halted" if self._halt else "stopped")
 
@@ -223,6 +235,11 @@ class Runner:
     def untold(self, item: Item, error: Exception) -> None:
         """Report a dead letter of which its owner will not hear."""
         self._kit.observer.untold(self.plan, item.record.position, error)
+
+    def _unfollowed(self, error: BaseException) -> None:
+        """Stop where the answers cannot be followed: to go on would be to pay blindly."""
+        reason = f"the answers of {self.plan.stage.name} cannot be followed any more: {describe(error)}"
+        self.halt(error if isinstance(error, Halt) else Halt(reason))
 
     def _dropped(self, item: Item) -> None:
         self._intake.forget(item)
@@ -289,4 +306,14 @@ class Runner:
             return "waiting for the broker"
         if missing := self._kit.consumer.missing():
             return f"waiting for topics that do not exist: {', '.join(missing)}"
+        if self._follower is not None and self._follower.behind:
+            return self._follower.behind
         return f"running, but {self._counterparts.reason}" if self._counterparts.reason else self.state
+
+
+def _follower(plan: Plan, kit: Kit) -> Follower | None:
+    if not plan.stage.costly:
+        return None
+    if kit.reader is None:
+        raise ValueError(f"stage {plan.stage.name} is costly: it needs a reader to find its answers")
+    return Follower(plan, kit.reader, kit.clock)

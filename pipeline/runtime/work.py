@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from pipeline.core.headers import Tries
 from pipeline.core.offset_map import NOTHING, Progress
 from pipeline.core.record import Commit, Partition, Record
 from pipeline.core.retry import Tier
+from pipeline.runtime.answers import Answers
 from pipeline.runtime.keys import KeyQueues
 from pipeline.runtime.offsets import Frontier, Taken
 from pipeline.runtime.window import Window, WindowLimits
@@ -39,6 +41,7 @@ class Part:
 
     __slots__ = (
         "alive",
+        "answers",
         "committed",
         "early",
         "feed",
@@ -60,6 +63,7 @@ class Part:
         self.feed = feed
         self.tier = tier
         self.alive = True
+        self.answers: Answers[Item] | None = None
         self.frontier = Frontier(former.settled)
         self.keys: KeyQueues[Item] = KeyQueues()
         self.held: deque[Item] = deque()
@@ -84,9 +88,12 @@ class Item(Taken):
 
     `keyed` holds while it is in its key's queue: from there until its turn is over. `counted` holds while it takes room
     in its feed's window. `due` is when it leaves its tier, in seconds since the epoch.
+    Of a costly call, `until` is when it ends at the latest, 0 while none runs, and `payloads` what it has returned.
+    `fate` tells what becomes of it when its partition has gone: `handed` over it is finished to any end, `lost` it
+    still writes an answer, since that is paid for.
     """
 
-    __slots__ = ("counted", "due", "end", "keyed", "owed", "part", "record", "tries")
+    __slots__ = ("counted", "due", "end", "fate", "keyed", "owed", "part", "payloads", "record", "tries", "until")
 
     def __init__(self, record: Record, part: Part) -> None:
         """Begin unsettled, with nothing owed to the broker yet."""
@@ -99,6 +106,19 @@ class Item(Taken):
         self.keyed = False
         self.counted = False
         self.due = 0.0
+        self.until = 0.0
+        self.payloads: Sequence[Any] | None = None
+        self.fate = ""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a costly call runs for it, or what that has led to is not acknowledged yet."""
+        return self.until > 0 or self.owed > 0 or self.payloads is not None
+
+    @property
+    def ours(self) -> bool:
+        """Whether its end is still to be brought about here."""
+        return self.part.alive or bool(self.fate)
 
     def enter(self) -> None:
         """Take room in the window."""

@@ -19,7 +19,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, tho
 
 from pipeline.broker.admin import Admin
 from pipeline.broker.config import GroupProtocol, KafkaConfig
-from pipeline.broker.kafka import KafkaConsumer, KafkaProducer
+from pipeline.broker.kafka import KafkaConsumer, KafkaProducer, KafkaReader
 from pipeline.core.record import Partition
 from tests.contracts.broker_bench import PATIENCE, Bench
 
@@ -98,6 +98,12 @@ class KafkaBench:
         consumer = KafkaConsumer(self._impatient() if impatient else self.config, group)
         self._stack.push_async_callback(consumer.close, {})
         return consumer
+
+    def reader(self) -> KafkaReader:
+        """A reader, closed with the bench."""
+        reader = KafkaReader(self.config, self.name())
+        self._stack.push_async_callback(reader.close)
+        return reader
 
     @asynccontextmanager
     async def doomed(self, group: str, topic: str) -> AsyncIterator[KafkaDoomed]:

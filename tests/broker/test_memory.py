@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.broker.memory import MemoryBroker, MemoryTimes
 from pipeline.broker.memory_clients import MemoryConsumer, MemoryProducer
+from pipeline.broker.memory_reader import MemoryReader
 from pipeline.broker.topics import TopicSpec
 from pipeline.core.record import Commit, Outgoing, Partition
 from pipeline.devkit.clock import wall
@@ -43,6 +44,9 @@ class _MemoryBench:
 
     def consumer(self, group: str, *, impatient: bool = False) -> MemoryConsumer:
         return self.cluster.consumer(group, PATIENCE if impatient else None)
+
+    def reader(self) -> MemoryReader:
+        return self.cluster.reader()
 
     @asynccontextmanager
     async def doomed(self, group: str, topic: str) -> AsyncIterator[_MemoryDoomed]:

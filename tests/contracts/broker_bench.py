@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from pipeline.broker.topics import Creation, TopicSpec, TopicState
-from pipeline.core.ports import Consumer, Producer
+from pipeline.core.ports import Consumer, Producer, Reader
 from pipeline.core.record import Commit, Outgoing, Partition, Record
 
 PATIENCE = 3.0
@@ -62,6 +62,10 @@ class Bench(Protocol):
 
     def consumer(self, group: str, *, impatient: bool = False) -> Consumer:
         """A consumer; an impatient one must fetch every `PATIENCE` seconds."""
+        ...
+
+    def reader(self) -> Reader:
+        """A reader."""
         ...
 
     def doomed(self, group: str, topic: str) -> AbstractAsyncContextManager[Doomed]:
@@ -129,7 +133,7 @@ async def new_topic(
     return name
 
 
-def waiting_fetch(consumer: Consumer) -> asyncio.Task[list[Record]]:
+def waiting_fetch(consumer: Consumer | Reader) -> asyncio.Task[list[Record]]:
     """Begin a fetch that waits for a record, for an hour if need be."""
 
     async def fetch() -> list[Record]:
@@ -155,7 +159,7 @@ async def fill(bench: Bench, topic: str, count: int, partitions: int = 1) -> Non
     assert await write(bench.producer(), records) == [None] * count
 
 
-async def take(consumer: Consumer, count: int, limit: int = 500) -> list[Record]:
+async def take(consumer: Consumer | Reader, count: int, limit: int = 500) -> list[Record]:
     """Fetch until there are `count` records; fails after `GIVE_UP` seconds."""
     taken: list[Record] = []
     end = asyncio.get_running_loop().time() + GIVE_UP
@@ -176,7 +180,7 @@ async def turn(consumers: Sequence[Consumer], until: Callable[[], bool]) -> list
     return taken
 
 
-async def nothing(consumer: Consumer, turns: int = 3) -> None:
+async def nothing(consumer: Consumer | Reader, turns: int = 3) -> None:
     """Make sure that there is nothing to fetch."""
     for _ in range(turns):
         assert list(await consumer.fetch(500, TURN)) == []

@@ -11,6 +11,7 @@ from tests.contracts.broker_bench import Opens, Owner, fill, new_topic, numbers,
 from tests.contracts.broker_groups import CommitFacts, GroupFacts
 from tests.contracts.broker_reading import ReadingFacts
 from tests.contracts.broker_writing import WritingFacts
+from tests.contracts.reader_contract import ReaderFacts
 
 
 class AdminFacts:
@@ -83,5 +84,5 @@ class AdminFacts:
             assert await bench.cluster.describe_topics([topic]) == {}
 
 
-class BrokerContract(WritingFacts, ReadingFacts, CommitFacts, GroupFacts, AdminFacts):
+class BrokerContract(WritingFacts, ReadingFacts, ReaderFacts, CommitFacts, GroupFacts, AdminFacts):
     """All facts."""

@@ -212,6 +212,8 @@ class World:
             bound = replace(bound, tiers={})
         consumer, producer = Consumer(self.broker, bound.group, kit.pop("patience", None)), Producer(self.broker)
         known = {"observer": self.observer, "version": "1.2.3", **kit}
+        if stage.costly:
+            known.setdefault("reader", self.broker.reader())
         return Run(
             Runner(bound, handler, Kit(consumer, producer, self.codec, wall, **known)), consumer, producer, handler
         )
