@@ -1,0 +1,65 @@
+"""The stages that the workload runs, each with what it promises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pipeline.broker.topics import TopicSpec
+from pipeline.core import names
+from pipeline.core.retry import RetryPolicy
+from pipeline.core.stage import Policy, Stage, Topic, stage
+from pipeline.runtime.plan import Plan, plan
+from tests.system.workload.notes import DELAYS, Act, Note
+
+NOTES = "notes"
+"""The noun that the workload writes to; other nouns are the outputs of the variant of that name."""
+
+Promise = Literal["at most once", "at least once", "exactly once"]
+Order = Literal["strict", "steady", "none"]
+"""`strict`: the outputs of a key are in order. `steady`: those of notes that took no tier are. `none`: in any order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A stage of the workload. `source` is a noun: the notes', or another variant's name to stand behind it."""
+
+    name: str
+    source: str = NOTES
+    promise: Promise = "at least once"
+    order: Order = "steady"
+    policy: Policy = field(default_factory=Policy)
+
+    def stage(self) -> Stage:
+        """Declare the stage."""
+        policy: Policy = {"concurrency": 16, "retry": RetryPolicy(DELAYS), **self.policy}
+        return stage(self.name, Topic(self.source, Note), Topic(self.name, Note), Act, **policy)
+
+    def plan(self, prefix: str) -> Plan:
+        """Bind the stage to names."""
+        return plan(self.stage(), prefix)
+
+
+_ALL = (
+    Variant("bykey"),
+    Variant("behind", source="bykey"),
+)
+VARIANTS: Mapping[str, Variant] = {variant.name: variant for variant in _ALL}
+
+
+def chosen(wanted: Sequence[str]) -> list[Variant]:
+    """Find variants by name, all of them where none is named. Raises ValueError for an unknown name."""
+    unknown = [name for name in wanted if name not in VARIANTS]
+    if unknown:
+        raise ValueError(f"no variant is called {', '.join(unknown)}: there are {', '.join(VARIANTS)}")
+    return [VARIANTS[name] for name in wanted or VARIANTS]
+
+
+def topics(variants: Sequence[Variant], prefix: str, partitions: int) -> list[TopicSpec]:
+    """Say which topics the variants need."""
+    wanted = [names.topic(prefix, NOTES), names.topic(prefix, "failures")]
+    for variant in variants:
+        bound = variant.plan(prefix)
+        wanted += [bound.output_topic(None), *bound.tiers, bound.dead_letters]
+    return [TopicSpec(name, partitions) for name in wanted]
