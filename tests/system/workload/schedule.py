@@ -12,8 +12,8 @@ Action = Literal["start", "kill", "leave", "stop", "continue", "kill broker", "s
 
 Kind = Literal["kill", "leave", "join", "short stop", "long stop", "kill broker", "stop broker", "kill all"]
 
-FIRST: Sequence[Kind] = ("kill", "long stop", "kill broker", "short stop", "leave", "join")
-"""Every run has each of these, in any order, if its time allows."""
+FIRST: Sequence[Sequence[Kind]] = (("kill", "long stop", "kill broker"), ("short stop", "leave", "join"))
+"""Every run has each of these, if its time allows: first three in any order, then the others."""
 WEIGHTS: dict[Kind, float] = {
     "kill": 5,
     "leave": 4,
@@ -27,6 +27,7 @@ WEIGHTS: dict[Kind, float] = {
 LEAST, MOST = 2, 4
 """How many workers there are, at least and at most."""
 SESSION_SECONDS = 10.0
+LONG = 1.5
 BROKER_SECONDS = 15.0
 """How long the broker is left alone after it was killed or stopped."""
 
@@ -59,7 +60,7 @@ class _Planner:
         self._running = [f"w{number}" for number in range(1, first + 1)]
         self._stopped: dict[str, float] = {}
         self._broker_free = 0.0
-        self._wanted = chance.sample(FIRST, len(FIRST))
+        self._wanted = [kind for kinds in FIRST for kind in chance.sample(kinds, len(kinds))]
 
     def steps(self) -> Iterator[Step]:
         at = self._chance.uniform(1.0, 3.0)
@@ -83,6 +84,9 @@ class _Planner:
     def _possible(self, kind: Kind, at: float, alive: int) -> bool:
         if kind == "join":
             return alive < MOST
+        if "stop" in kind and "broker" not in kind:
+            enough = len(self._running) > 1
+            return enough and (kind == "short stop" or at + LONG * SESSION_SECONDS < self._seconds)
         return "broker" not in kind or at >= self._broker_free
 
     def _act(self, kind: Kind, at: float) -> Iterator[Step]:
@@ -94,7 +98,7 @@ class _Planner:
             case "short stop":
                 yield from self._stop(at, self._chance.uniform(0.5, 0.6 * SESSION_SECONDS))
             case "long stop":
-                yield from self._stop(at, self._chance.uniform(1.2, 1.5) * SESSION_SECONDS)
+                yield from self._stop(at, self._chance.uniform(1.2, LONG) * SESSION_SECONDS)
             case "kill all":
                 yield from (Step(at, "kill", self._pick()) for _ in list(self._running))
                 yield self._join(at)
