@@ -35,6 +35,8 @@ WEIGHTS: dict[Script, float] = {
     "reject": 0.4,
     "poison": 0.4,
 }
+MILLIS = (0, 5, 20, 50, 100, 300)
+"""How long the handler may take: long enough that a blow finds some at work."""
 DELAYS = (0.2, 0.3)
 """The stages' retry policy, in seconds: short enough to be waited for in place."""
 TIER_SECONDS = 10.0
@@ -127,7 +129,7 @@ class Author:
         place, sequence = number % spread, number // spread
         name = f"p{place % self.partitions}-k{place // self.partitions}-{sequence:06d}"
         script = chance.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
-        millis = chance.choice((0, 2, 5, 10, 20, 40))
+        millis = chance.choice(MILLIS)
         return Note(name=name, script=script, millis=millis, metadata={"name": name})
 
     def record(self, note: Note, now: float) -> Outgoing:

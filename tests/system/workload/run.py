@@ -35,7 +35,8 @@ WORKERS = 3
 LOOKS = 3
 _LOOK_SECONDS = 0.5
 _SAMPLE_SECONDS = 2.0
-_WRITE_SECONDS = 0.05
+# In bursts, so that records of one key stand together.
+_WRITE_SECONDS = 0.5
 _PREFIX = "workload"
 
 
@@ -99,6 +100,7 @@ class _Field:
         self._acknowledged: set[str] = set()
         self._refused: list[str] = []
         self._healed = asyncio.Event()
+        self._healing = 0.0
 
     # -------------------------------------------------------------- the parts of a run
 
@@ -178,11 +180,12 @@ class _Field:
 
     async def _until_done(self) -> None:
         """Wait until the lag is 0 at two looks in succession: a single one may miss a record between two topics."""
-        end, quiet = self._nemesis.now + self._setting.patience, 0
-        while quiet < 2 and self._nemesis.now < end:
+        begin, quiet = self._nemesis.now, 0
+        while quiet < 2 and self._nemesis.now < begin + self._setting.patience:
             lags = [await self._lag(name) for name in self._plans]
             quiet = 0 if any(any(lag.values()) for lag in lags) else quiet + 1
             await asyncio.sleep(_LOOK_SECONDS)
+        self._healing = self._nemesis.now - begin
 
     async def _look(self) -> None:
         for name in self._plans:
@@ -216,7 +219,7 @@ class _Field:
         deeds = len(self._nemesis.deeds)
         return (
             f"{len(self._acknowledged)} notes, outputs: {outputs}; {len(everything.records) - visible} aborted,"
-            f" {samples} samples, {deeds} deeds"
+            f" {samples} samples, {deeds} deeds, nothing left {self._healing:.0f} s after them"
         )
 
 
