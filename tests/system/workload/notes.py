@@ -35,7 +35,7 @@ WEIGHTS: dict[Script, float] = {
     "reject": 0.4,
     "poison": 0.4,
 }
-MILLIS = (0, 5, 20, 50, 100, 300)
+MILLIS = (0, 5, 20, 50, 150)
 """How long the handler may take: long enough that a blow finds some at work."""
 DELAYS = (0.2, 0.3)
 """The stages' retry policy, in seconds: short enough to be waited for in place."""

@@ -23,8 +23,8 @@ def test_a_seed_is_a_plan(seed: int) -> None:
 
 @given(SEEDS)
 def test_a_plan_has_each_kind_of_trouble(seed: int) -> None:
-    """Within 45 s: a kill, a leave, a join, a stop shorter and one longer than the session, and a dead broker."""
-    plan = schedule(seed, 45.0, 3)
+    """Within 40 s: a kill, a leave, a join, a stop shorter and one longer than the session, and a dead broker."""
+    plan = schedule(seed, 40.0, 3)
     assert {"start", "kill", "leave", "stop", "continue", "kill broker"} <= {step.action for step in plan}
     began, stops = dict[str, float](), list[float]()
     for step in plan:
