@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pipeline.core import headers as h
 from pipeline.core.job import child_id
+from pipeline.core.offset_map import Unreadable, read
 from pipeline.core.record import Partition, Record
 from tests.system.workload.history import Fate, Fates, History, fates
 from tests.system.workload.notes import CARRIED, End, Script, answer, end_of, place_of, sequence_of
@@ -230,22 +231,28 @@ def _standing(original: str) -> str:
 def _commits(history: History, known: Fates) -> Iterator[Violation]:
     """Look for commits that were ahead of the settlement, or went back.
 
-    What lies below a committed offset was settled before it was committed; so its result stands before the end that
-    its partition had a moment later.
+    What lies below a committed offset, or in the offset map beside it, was settled before it was committed; so its
+    result stands before the end that its partition had a moment later.
     """
     passed: dict[Partition, int] = {}
     log = _taken(known)
     for sample in history.samples:
-        for part, offset in sample.committed.items():
+        for part, (offset, metadata) in sample.committed.items():
             before = passed.get(part, 0)
             if offset < before:
                 text = f"{part.topic}/{part.number} was committed at {before}, and {sample.at:.1f} s in at {offset}"
                 yield Violation("rewound", text)
-            for record, fate in log.get(part, ()):
-                due = before <= record.offset < offset and history.variant.promise != "at most once"
-                if due and not _settled(record, fate, sample.ends):
-                    text = f"{record.position} had no result when {offset} was committed, {sample.at:.1f} s in"
-                    yield Violation("committed unsettled", text, fate.name)
+            try:
+                beyond = read(offset, metadata).settled
+            except Unreadable as error:
+                beyond = ()
+                yield Violation("metadata", f"{part.topic}/{part.number}, {sample.at:.1f} s in: {error}")
+            if history.variant.promise != "at most once":
+                told = (range(before, offset), *beyond)
+                for record, fate in log.get(part, ()):
+                    if any(record.offset in some for some in told) and not _settled(record, fate, sample.ends):
+                        text = f"{record.position} had no result when {offset} was committed, {sample.at:.1f} s in"
+                        yield Violation("committed unsettled", text, fate.name)
             passed[part] = max(before, offset)
 
 

@@ -10,8 +10,9 @@ from pipeline.core import names
 from pipeline.core.deadletter import Grave, copy_headers, dead_headers
 from pipeline.core.event import Event, receive
 from pipeline.core.headers import Origin, Tries
+from pipeline.core.offset_map import Progress, spell
 from pipeline.core.payloads import Failure, Payload
-from pipeline.core.record import Headers, Outgoing, Partition, Record
+from pipeline.core.record import Commit, Headers, Outgoing, Partition, Record
 from pipeline.core.retry import TIERS
 from tests.system.workload.checker import Violation, check
 from tests.system.workload.history import History, Sample
@@ -108,10 +109,10 @@ class Forge:
         """Hide a record from read_committed readers."""
         self.aborted.append(record)
 
-    def sample(self, committed: int, ends: int, partition: int = 0) -> None:
-        """Look at the group: it stands at `committed` in the source when the output topic ends at `ends`."""
-        stand = {Partition(self.author.topic, partition): committed}
-        self.samples.append(Sample(1.0, stand, {Partition(self.plan.output_topic(None), partition): ends}))
+    def sample(self, committed: int, ends: int, *settled: range) -> None:
+        """Look at the group: it stands at `committed`, `settled` beyond it, when the output topic ends at `ends`."""
+        stand = {Partition(self.author.topic, 0): Commit(committed, spell(committed, Progress(settled)))}
+        self.samples.append(Sample(1.0, stand, {Partition(self.plan.output_topic(None), 0): ends}))
 
     # -------------------------------------------------------------- judge
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pydantic import ValidationError
 
 from pipeline.core.payloads import Failure
-from pipeline.core.record import Partition, Position, Record
+from pipeline.core.record import Commit, Partition, Position, Record
 from pipeline.runtime.plan import Plan
 from tests.system.workload.notes import Note
 from tests.system.workload.variants import Variant
@@ -16,10 +16,10 @@ from tests.system.workload.variants import Variant
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Where a group stood at one moment, and where all topics ended a moment later. `at` is in seconds."""
+    """Where a group stood at one moment, and where its results ended a moment later. `at` is in seconds."""
 
     at: float
-    committed: Mapping[Partition, int]
+    committed: Mapping[Partition, Commit]
     ends: Mapping[Partition, int]
 
 

@@ -10,10 +10,11 @@ from typing import Literal
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from pipeline.broker.reading import records_of
-from pipeline.core.record import Partition, Record
+from pipeline.core.record import Commit, Partition, Record
 
 READ_SECONDS = 60.0
 _BATCH = 1000
+_ANSWER_SECONDS = 2.0
 
 Isolation = Literal["read_committed", "read_uncommitted"]
 
@@ -45,6 +46,31 @@ def read(servers: str, topics: Sequence[str], isolation: Isolation) -> Log:
         return _to_the_end(client, len(parts))
     finally:
         client.close()
+
+
+class Stand:
+    """Asks where groups stand, metadata included. Blocks. One client for each group, which never joins it."""
+
+    def __init__(self, servers: str) -> None:
+        """Ask the broker at `servers`."""
+        self._servers = servers
+        self._clients: dict[str, Consumer] = {}
+
+    def of(self, group: str, parts: Sequence[Partition]) -> Mapping[Partition, Commit]:
+        """Return what `group` has committed, by partition. Raises KafkaException where nobody answers."""
+        if group not in self._clients:
+            self._clients[group] = Consumer({"bootstrap.servers": self._servers, "group.id": group, "log_level": 0})
+        found = self._clients[group].committed([TopicPartition(*part) for part in parts], timeout=_ANSWER_SECONDS)
+        return {
+            Partition(part.topic, part.partition): Commit(part.offset, part.metadata or "")
+            for part in found
+            if part.error is None and part.offset >= 0
+        }
+
+    def close(self) -> None:
+        """Close the clients."""
+        for client in self._clients.values():
+            client.close()
 
 
 def _to_the_end(client: Consumer, parts: int) -> Log:

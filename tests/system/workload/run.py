@@ -24,7 +24,7 @@ from tests.system.workload.checker import Violation, check
 from tests.system.workload.history import History, Sample
 from tests.system.workload.nemesis import Nemesis
 from tests.system.workload.notes import Author
-from tests.system.workload.reading import Log, read
+from tests.system.workload.reading import Log, Stand, read
 from tests.system.workload.report import report
 from tests.system.workload.schedule import schedule
 from tests.system.workload.variants import NOTES, Variant, topics
@@ -34,7 +34,7 @@ PARTITIONS, KEYS = 4, 6
 WORKERS = 3
 LOOKS = 3
 _LOOK_SECONDS = 0.5
-_SAMPLE_SECONDS = 2.0
+_SAMPLE_SECONDS = 1.0
 # In bursts, so that records of one key stand together.
 _WRITE_SECONDS = 0.5
 _PREFIX = "workload"
@@ -167,16 +167,19 @@ class _Field:
         return delivered
 
     async def _sample(self) -> None:
+        stand = Stand(self._broker.bootstrap_servers)
         while not self._healed.is_set():
             for name, bound in self._plans.items():
+                parts = [Partition(topic, number) for topic in bound.topics for number in range(PARTITIONS)]
                 try:
-                    committed = await self._admin.committed(bound.group, bound.topics)
+                    committed = await asyncio.to_thread(stand.of, bound.group, parts)
                     at = self._nemesis.now
                     results = [*bound.tiers, bound.output_topic(None), bound.dead_letters, bound.failures]
                     self._samples[name].append(Sample(at, committed, await self._admin.end_offsets(results)))
                 except KafkaException:
                     continue  # the broker is down: look again later
             await asyncio.sleep(_SAMPLE_SECONDS)
+        await asyncio.to_thread(stand.close)
 
     async def _until_done(self) -> None:
         """Wait until the lag is 0 at two looks in succession: a single one may miss a record between two topics."""

@@ -7,8 +7,9 @@ from typing import get_args
 import pytest
 
 from pipeline.core import headers as h
-from pipeline.core.record import Outgoing, Partition
+from pipeline.core.record import Commit, Outgoing, Partition
 from tests.system.workload.forge import NOW, Forge, having, without
+from tests.system.workload.history import Sample
 from tests.system.workload.notes import CARRIED, Script
 from tests.system.workload.variants import Promise, Variant
 
@@ -244,6 +245,26 @@ def test_a_commit_ahead_of_the_settlement_is_found() -> None:
     forge.samples.clear()
     forge.sample(committed=2, ends=1)
     assert [("committed unsettled", B)] == forge.kinds()
+
+
+def test_an_offset_map_ahead_of_the_settlement_is_found() -> None:
+    """What the map beside a committed offset calls settled had its result then, too."""
+    forge = Forge()
+    first, second = forge.note(A), forge.note(B)
+    forge.output(second)
+    forge.sample(0, 1, range(1, 2))
+    forge.output(first)
+    assert [("order", B)] == forge.kinds()
+    forge.sample(0, 0, range(1, 2))
+    assert [("order", B), ("committed unsettled", B)] == forge.kinds()
+
+
+def test_metadata_that_nobody_can_read_are_found() -> None:
+    """What our own workers commit reads as an offset map."""
+    forge = Forge()
+    forge.right(A)
+    forge.samples.append(Sample(1.0, {Partition("t.notes", 0): Commit(1, "lep1:rubbish")}, {Partition("t.work", 0): 1}))
+    assert [("metadata", None)] == forge.kinds()
 
 
 def test_at_most_once_commits_first() -> None:
