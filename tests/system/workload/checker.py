@@ -68,13 +68,14 @@ def _ends(history: History, known: Fates) -> Iterator[Violation]:
     """Look for notes without their end, with another, and for copies that nothing called for."""
     for fate in _judged(known):
         wanted, found = end_of(fate.note.script), set(_ends_of(fate))
-        if wanted not in found and (history.variant.promise != "at most once" or found):
+        may_lose = history.variant.promise == "at most once"
+        if wanted not in found and not may_lose:
             yield Violation("lost", f"{fate.name} has no {wanted}", fate.name)
         for other in sorted(found - {wanted}):
             yield Violation("wrong end", f"{fate.name} came to the end '{other}' instead of '{wanted}'", fate.name)
-        if fate.copies and fate.note.script in NEVER_COPIED:
+        if fate.copies and (fate.note.script in NEVER_COPIED or history.variant.order == "strict"):
             yield Violation("wrong end", f"{fate.name} was put into a tier, for which it gave no reason", fate.name)
-        if wanted == "dead letter" and fate.dead and not fate.failures:
+        if wanted == "dead letter" and fate.dead and not fate.failures and not may_lose:
             yield Violation("lost", f"{fate.name} is a dead letter, and its owner does not hear of it", fate.name)
 
 

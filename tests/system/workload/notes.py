@@ -85,19 +85,21 @@ class NoteCodec:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """The handler: does what the note says."""
+    """The handler: does what the note says. `put_off` is the retry that the script `tier` asks for, in seconds."""
+
+    put_off: float = TIER_SECONDS
 
     async def __call__(self, event: Event[Note], ctx: Context) -> Sequence[Note]:
         """Take the note's time, then answer it or raise."""
         note = event.payload
         await asyncio.sleep(note.millis / 1000)
-        trouble = _trouble(note.script, event.tries, ctx.now())
+        trouble = _trouble(note.script, event.tries, ctx.now(), self.put_off)
         if trouble is not None:
             raise trouble
         return (answer(note),)
 
 
-def _trouble(script: Script, tries: Tries, now: float) -> Exception | None:
+def _trouble(script: Script, tries: Tries, now: float, put_off: float) -> Exception | None:
     """Say what the handler raises after `tries`; None where it answers."""
     each_time: Mapping[Script, Exception] = {
         "fail": Fail("this note fails", code="scripted"),
@@ -107,7 +109,7 @@ def _trouble(script: Script, tries: Tries, now: float) -> Exception | None:
     at_first: Mapping[Script, Exception] = {
         "error": RuntimeError("this note breaks its handler once"),
         "retry": Retry("not at the first attempt", code="scripted"),
-        "tier": Retry("not at the first attempt, nor soon", after=TIER_SECONDS, code="scripted"),
+        "tier": Retry("not at the first attempt, nor soon", after=put_off, code="scripted"),
         "defer": Defer("not at once", until=now + DEFER_SECONDS, code="scripted"),
     }
     tried = bool(tries.attempts or tries.deferrals)

@@ -53,7 +53,7 @@ class Setting:
     kafka: EmbeddedKafkaConfig
     variants: Sequence[Variant]
     protocol: GroupProtocol = "consumer"
-    rate: float = 60.0
+    rate: float = 40.0
     patience: float = 60.0
 
 

@@ -28,6 +28,8 @@ LEAST, MOST = 2, 4
 """How many workers there are, at least and at most."""
 SESSION_SECONDS = 10.0
 LONG = 1.5
+BLOWS, CALM_SECONDS = 6, 12.0
+"""After so many actions all is left alone for so long: without, nothing would go on between two sessions that end."""
 BROKER_SECONDS = 15.0
 """How long the broker is left alone after it was killed or stopped."""
 
@@ -63,12 +65,13 @@ class _Planner:
         self._wanted = [kind for kinds in FIRST for kind in chance.sample(kinds, len(kinds))]
 
     def steps(self) -> Iterator[Step]:
-        at = self._chance.uniform(1.0, 3.0)
+        at, number = self._chance.uniform(1.0, 3.0), 0
         while at < self._seconds:
             self._running += [name for name, until in self._stopped.items() if until <= at]
             self._stopped = {name: until for name, until in self._stopped.items() if until > at}
             yield from self._act(self._choose(at), at)
-            at += self._chance.uniform(0.5, 4.5)
+            number += 1
+            at += self._chance.uniform(0.5, 4.5) + (0.0 if number % BLOWS else CALM_SECONDS)
 
     def _choose(self, at: float) -> Kind:
         alive = len(self._running) + len(self._stopped)

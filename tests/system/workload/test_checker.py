@@ -43,8 +43,8 @@ def test_repeats_under_the_same_id_are_right_at_least_once() -> None:
 
 
 def test_a_note_that_took_a_tier_has_given_its_place_up() -> None:
-    """In steady order a note with a copy may be put out after its successors; in strict order it may not."""
-    for forge, wrong in ((Forge(), []), (_strict(), [("order", B)])):
+    """In steady order a note with a copy may be put out after its successors; in strict order there are no copies."""
+    for forge, wrong in ((Forge(), []), (_strict(), [("wrong end", A), ("order", B)])):
         first, second = forge.note(A, "tier"), forge.note(B)
         forge.copy(first)
         forge.output(second)
@@ -80,13 +80,19 @@ def test_an_input_without_an_end_is_lost(script: Script) -> None:
     assert [("lost", A)] == forge.kinds()
 
 
-def test_at_most_once_may_lose_but_not_halfway() -> None:
-    """At most once, an input without any end is right; a dead letter of which nobody hears is not."""
+def test_at_most_once_may_lose() -> None:
+    """At most once, an input without its end is right, and so is a dead letter of which nobody hears."""
     forge = Forge(Variant("work", promise="at most once"))
     forge.note(A)
-    assert [] == forge.kinds()
     forge.dead(forge.note(B, "reject"))
-    assert [("lost", B)] == forge.kinds()
+    assert [] == forge.kinds()
+
+
+def test_a_dead_letter_of_which_nobody_hears_is_lost() -> None:
+    """A dead letter needs the failure event that tells its owner."""
+    forge = Forge()
+    forge.dead(forge.note(A, "poison"))
+    assert [("lost", A)] == forge.kinds()
 
 
 def test_what_was_aborted_is_not_there() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from pipeline.broker.topics import TopicSpec
@@ -11,7 +12,7 @@ from pipeline.core import names
 from pipeline.core.retry import RetryPolicy
 from pipeline.core.stage import Policy, Stage, Topic, stage
 from pipeline.runtime.plan import Plan, plan
-from tests.system.workload.notes import DELAYS, Act, Note
+from tests.system.workload.notes import DELAYS, TIER_SECONDS, Act, Note
 
 NOTES = "notes"
 """The noun that the workload writes to; other nouns are the outputs of the variant of that name."""
@@ -23,18 +24,23 @@ Order = Literal["strict", "steady", "none"]
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A stage of the workload. `source` is a noun: the notes', or another variant's name to stand behind it."""
+    """A stage of the workload.
+
+    `source` is a noun: the notes', or another variant's name to stand behind it. `put_off` is for how many seconds the
+    notes are put off whose script says `tier`.
+    """
 
     name: str
     source: str = NOTES
     promise: Promise = "at least once"
     order: Order = "steady"
+    put_off: float = TIER_SECONDS
     policy: Policy = field(default_factory=Policy)
 
     def stage(self) -> Stage:
         """Declare the stage."""
         policy: Policy = {"concurrency": 16, "retry": RetryPolicy(DELAYS), **self.policy}
-        return stage(self.name, Topic(self.source, Note), Topic(self.name, Note), Act, **policy)
+        return stage(self.name, Topic(self.source, Note), Topic(self.name, Note), partial(Act, self.put_off), **policy)
 
     def plan(self, prefix: str) -> Plan:
         """Bind the stage to names."""
@@ -44,6 +50,10 @@ class Variant:
 _ALL = (
     Variant("bykey"),
     Variant("behind", source="bykey"),
+    # Its keys wait for a retry, so it is to come soon.
+    Variant("inplace", order="strict", put_off=1.0, policy={"retry": RetryPolicy(DELAYS, in_place=True)}),
+    Variant("unordered", order="none", policy={"order": "none"}),
+    Variant("atmost", promise="at most once", policy={"delivery": "at most once"}),
 )
 VARIANTS: Mapping[str, Variant] = {variant.name: variant for variant in _ALL}
 
