@@ -24,11 +24,15 @@ NEVER_COPIED: tuple[Script, ...] = ("plain", "fail", "reject")
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A promise that was not kept: of which kind, in words, and by which note where it is about one."""
+    """A promise that was not kept: of which kind, in words, and by which note where it is about one.
+
+    `other` is a second note that it is about.
+    """
 
     kind: str
     what: str
     name: str | None = None
+    other: str | None = None
 
 
 def check(history: History) -> list[Violation]:
@@ -128,7 +132,7 @@ def _overtaking(queue: Sequence[Fate], first: Sequence[Record]) -> Iterator[Viol
                 f"{queue[number].name} comes after {queue[ahead].name}, but stands before it:"
                 f" at {first[number].position}, and that at {first[ahead].position}"
             )
-            yield Violation("order", text, queue[number].name)
+            yield Violation("order", text, queue[number].name, queue[ahead].name)
         else:
             ahead = number
 

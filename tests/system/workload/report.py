@@ -35,8 +35,8 @@ def report(seed: int, deeds: Sequence[Deed], found: Sequence[tuple[History | Non
     lines += [str(deed) for deed in deeds]
     for history, violation in found[:SHOWN]:
         lines += ["", f"{history.variant.name if history else 'the run'}: {violation.kind}: {violation.what}"]
-        if history is not None and violation.name is not None:
-            lines += [f"    {line}" for line in trail(history, violation.name)]
+        for name in filter(None, (violation.name, violation.other)):
+            lines += [f"    {line}" for line in (trail(history, name) if history else ())]
     if len(found) > SHOWN:
         lines += ["", f"... and {len(found) - SHOWN} more"]
     return "\n".join(lines)

@@ -33,3 +33,16 @@ def test_a_trail_tells_all_records_of_a_note() -> None:
     assert ["t.notes/0/0", "t.work.retry.10s/0/0", "t.work/0/0", "t.work/0/1"] == [line.split()[1] for line in lines]
     assert "pipeline-attempts=1" in lines[1]
     assert "(aborted)" in lines[3]
+
+
+def test_a_report_tells_the_way_of_both_notes() -> None:
+    """Of two notes out of order both trails are told."""
+    forge = Forge()
+    first, second = forge.note(NAME), forge.note("p0-k0-000001")
+    forge.output(second)
+    forge.output(first)
+    found = [(forge.history(), violation) for violation in forge.found()]
+    text = report(1, [], found, Path("logs"))
+    assert ["t.notes/0/1", "t.work/0/0", "t.notes/0/0", "t.work/0/1"] == [
+        line.split()[1] for line in text.splitlines() if line.startswith("    ")
+    ]
