@@ -175,7 +175,9 @@ class _Field:
                     committed = await asyncio.to_thread(stand.of, bound.group, parts)
                     at = self._nemesis.now
                     results = [*bound.tiers, bound.output_topic(None), bound.dead_letters, bound.failures]
-                    self._samples[name].append(Sample(at, committed, await self._admin.end_offsets(results)))
+                    ends = await self._admin.end_offsets(results)
+                    if len(ends) == len(results) * PARTITIONS:  # else some have no leader just now
+                        self._samples[name].append(Sample(at, committed, ends))
                 except KafkaException:
                     continue  # the broker is down: look again later
             await asyncio.sleep(_SAMPLE_SECONDS)
