@@ -33,8 +33,8 @@ SLOW_SECONDS = 0.05
 # With nothing to be acknowledged: log lines, errors and token refreshes still want to be heard.
 IDLE_SECONDS = 1.0
 CLOSE_SECONDS = 10.0
-# How long a partition is looked for that the client does not know: twice its interval of asking for them.
-GROW_SECONDS = 10.0
+# How long a partition is looked for that the client does not know: a little more than its interval of asking for them.
+GROW_SECONDS = 6.0
 # Records that wait here, for room in the client's own queue (100,000 records, or 1 GB) or behind a first record. The
 # stages' windows are far smaller.
 WAITING_RECORDS = 100_000

@@ -42,7 +42,8 @@ class Membership:
     without the metadata of the commit, work would be done twice. Until then it is `unread`.
 
     The owner's `Rebalance` and `forget` (drop all that is kept for these partitions; returns the offsets that waited to
-    be committed) always run on the loop. `owned` is replaced, never changed, so either side may read it.
+    be committed) always run on the loop. `owned` is replaced, never changed, so either side may read it; `gone` and
+    `moved` collect, for who empties them, which partitions left and whether anything happened.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Membership:
         self.owned: frozenset[Partition] = frozenset()
         self.paused: set[Partition] = set()
         self.gone: set[Partition] = set()
+        self.moved = False
         self.unread: set[Partition] = set()
         self.committed_last: Mapping[Partition, Commit] = {}
         self._loop = loop
@@ -106,6 +108,7 @@ class Membership:
 
     def _begin(self, client: Consumer, found: Sequence[TopicPartition]) -> None:
         """Read partitions from what the group has committed on, and tell the owner of them."""
+        self.moved = True
         commits = {
             _name(part): Commit(part.offset, part.metadata or "") if part.offset >= 0 else None for part in found
         }
@@ -173,6 +176,7 @@ class Membership:
     # -------------------------------------------------------------- the owner, on the loop
 
     def _drop(self, parts: Sequence[TopicPartition]) -> list[Partition]:
+        self.moved = True
         told = _names(parts) & self.owned
         self.unread -= _names(parts)
         self.owned = self.owned - told

@@ -232,3 +232,13 @@ def test_what_a_tier_holds_is_no_share(bench: Bench) -> None:
     bench.take(TENS, *range(2_000))
     bench.assignment.share(bench.assignment.parts[TENS])
     assert not bench.assignment.parts[TENS].pauses
+
+
+def test_what_was_committed_past_markers_is_not_taken_back(bench: Bench) -> None:
+    """A position that is not known any more at the end leaves the commit where it was, not at the last record."""
+    (item,) = bench.take(IN_0, 5)
+    bench.assignment.parts[IN_0].frontier.settle(item)
+    bench.told.places = {IN_0: 9}
+    assert bench.assignment.commits() == {IN_0: Commit(9)}
+    bench.told.places = {}
+    assert bench.assignment.revoked([IN_0]) == {IN_0: Commit(9)}
