@@ -139,6 +139,8 @@ class MemoryTransactions:
     # -------------------------------------------------------------- steps
 
     def _next(self, step: Callable[[], None]) -> None:
+        if self.dead:
+            return
         loop = asyncio.get_running_loop()
         self._step = step
         # Time that a wait has jumped over does not count twice.
