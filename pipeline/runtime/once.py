@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.core.errors import Halt
-from pipeline.core.offset_map import Progress, Unreadable, read, spell
+from pipeline.core.offset_map import Progress, read, spell
 from pipeline.core.ports import Batch, Consumer, NotCommitted, RecordTooLarge, Transactions
 from pipeline.core.record import Commit, Outgoing, Partition
 from pipeline.runtime.assignment import Assignment
@@ -31,8 +31,8 @@ RELEASE_SECONDS = 0.2
 MOST_RECORDS = 10_000
 MOST_BYTES = 16 * 1024 * 1024
 """With so much waiting, a transaction begins at once, and items keep their room in the window."""
-LONG_MAP = 2_500
-"""From so many characters on, an offset map is read back, to see whether anything was left out of it."""
+SURE_RANGES = 400
+"""An offset map of so many ranges has room for all of them; a larger one is read back, to see what was left out."""
 
 Refusals = Sequence[tuple[Outgoing, Exception]]
 
@@ -137,15 +137,12 @@ class GroupCommit:
     # -------------------------------------------------------------- transactions
 
     def _finish(self, seconds: float) -> None:
-        """Block for the end of the transaction under way, and for one more."""
+        """Block for the end of the transaction under way, and of one more, which is tried twice."""
         clock = asyncio.get_running_loop().time
         end = clock() + seconds
-        for _ in range(2):
-            if self._busy and not self._transactions.wait(max(0.0, end - clock())):
+        for _ in range(2 + self._busy):
+            if not (self._busy or self._begin()) or not self._transactions.wait(max(0.0, end - clock())):
                 return
-            self._begin()
-        if self._busy:
-            self._transactions.wait(max(0.0, end - clock()))
 
     def _begin(self) -> bool:
         """Begin the next transaction; False where there is nothing to commit, or nobody to commit as."""
@@ -153,7 +150,7 @@ class GroupCommit:
         if self._busy or self._closed:
             return False
         waiting = [entry for entry in self._waiting if entry.item.part.alive]
-        commits, held = self._commits(waiting)
+        commits = self._commits(waiting)
         member = self._consumer.membership() if commits else None
         self._waiting, self._count, self._bytes = [], 0, 0
         if member is None:
@@ -161,8 +158,9 @@ class GroupCommit:
             if waiting:
                 self._schedule(AGAIN_SECONDS)
             return False
-        self._take([entry for entry in waiting if entry.item.part in held])
-        self._under_way = [entry for entry in waiting if entry.item.part not in held]
+        # What the offsets do not say must not be written: it would be written again.
+        self._take([entry for entry in waiting if entry.item.part not in commits])
+        self._under_way = [entry for entry in waiting if entry.item.part in commits]
         self._parts, self._busy = commits, True
         self._idle.clear()
         self._last = asyncio.get_running_loop().time()
@@ -204,32 +202,28 @@ class GroupCommit:
             else:
                 self._take([entry])
         self._take(later)
-        for entry in ended:
-            if entry.item.part.alive:
-                entry.end()
+        for entry in (one for one in ended if one.item.part.alive):
+            entry.end()
         if self._waiting:
             self._schedule(0.0 if refused else AGAIN_SECONDS)
 
     # -------------------------------------------------------------- parts
 
-    def _commits(self, waiting: Sequence[Entry]) -> tuple[dict[Part, Commit], set[Part]]:
-        """Return how far each part is with `waiting`, where that is new, and the parts whose maps cannot say it."""
+    def _commits(self, waiting: Sequence[Entry]) -> dict[Part, Commit]:
+        """Return how far each part is with `waiting`, where that is new and its map can say it."""
         done = {entry.item for entry in waiting}
         frontiers = {part: part.frontier.supposing(done) for part in self._assignment.parts.values()}
         positions = self._consumer.positions([part.name for part, frontier in frontiers.items() if not len(frontier)])
         commits: dict[Part, Commit] = {}
-        held: set[Part] = set()
         for part, frontier in frontiers.items():
             offset = frontier.offset(positions.get(part.name))
             if offset is None:
                 continue
             settled = frontier.settled(offset)
             commit = Commit(offset, spell(offset, Progress(settled)))
-            if len(commit.metadata) > LONG_MAP and not _says(commit, settled):
-                held.add(part)
-            elif commit != part.committed:
+            if commit != part.committed and (len(settled) <= SURE_RANGES or says(commit, settled)):
                 commits[part] = commit
-        return commits, held
+        return commits
 
     def _take(self, entries: Sequence[Entry]) -> None:
         self._waiting += entries
@@ -281,8 +275,6 @@ def _goes_on(entry: Entry, numbers: range, refused: Mapping[int, Exception]) -> 
     return entry.item.end == "dead_letter" and told and first
 
 
-def _says(commit: Commit, settled: Sequence[range]) -> bool:
-    try:
-        return tuple(read(commit.offset, commit.metadata).settled) == tuple(settled)
-    except Unreadable:
-        return False
+def says(commit: Commit, settled: Sequence[range]) -> bool:
+    """Whether a commit's metadata name all of `settled`: a map that grows too long leaves its last ranges out."""
+    return tuple(read(commit.offset, commit.metadata).settled) == tuple(settled)
