@@ -3,86 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from pipeline.broker.memory import MemoryBroker, MemoryTimes
 from pipeline.broker.memory_transactions import Fault
-from pipeline.core import headers as h
 from pipeline.core.errors import Fail, Halt, Reject, Retry
-from pipeline.core.offset_map import read
 from pipeline.core.ports import Batch, Ended
 from pipeline.core.record import Partition
-from pipeline.core.stage import Stage
-from pipeline.devkit.clock import wall
 from pipeline.runtime import once
-from tests.runtime.world import END, OUT, Note, Run, Script, World, header
+from tests.runtime.once_world import ONCE, answered, committed, finish, slow_world, stage, watched
+from tests.runtime.world import END, OUT, Note, Script, World
 
 pytestmark = pytest.mark.virtual
-
-ONCE = "exactly once"
-
-
-def stage(**policy: Any) -> Stage:
-    """The usual stage, exactly once."""
-    return World.stage(delivery=ONCE, **policy)
-
-
-async def slow_world(partitions: int = 1, transact: float = 0.0) -> World:
-    """A world whose transactions take `transact` seconds a step."""
-    return await World.make(partitions, MemoryBroker(wall, MemoryTimes(transact=transact)))
-
-
-def answered(world: World) -> set[str | None]:
-    """The positions of the records whose outputs a reader sees; fails where one is there twice."""
-    sources = [header(record, h.SOURCE) for record in world.records("t.out")]
-    assert [source for source, count in Counter(sources).items() if count > 1] == []
-    return set(sources)
-
-
-def committed(world: World) -> set[str | None]:
-    """The positions of the records that the group takes for settled."""
-    done: set[str | None] = set()
-    for name, commit in world.broker.group("t.work").committed.items():
-        offsets = [*range(commit.offset), *(one for part in read(*commit).settled for one in part)]
-        done.update(f"{name.topic}/{name.number}/{offset}" for offset in offsets if name.topic == "t.in")
-    return done
-
-
-@asynccontextmanager
-async def watched(world: World) -> AsyncIterator[None]:
-    """Look all the time: what is answered is committed, and the other way round."""
-    over = False
-    name = Partition("t.out", 0)
-
-    async def look() -> None:
-        before: object = None
-        while not over:
-            now = (dict(world.broker.group("t.work").committed), world.broker.range(name))
-            if now != before:
-                assert answered(world) == committed(world)
-            before = now
-            await asyncio.sleep(0.05)
-
-    task = asyncio.create_task(look())
-    yield
-    over = True
-    await task
-
-
-async def finish(world: World, count: int) -> None:
-    """Wait until `count` records are committed, and stop."""
-    parts = range(world.partitions)
-    await world.until(lambda: sum(world.at("t.in", number) or 0 for number in parts) == count, seconds=600)
-    await world.settle(5)
-    assert len(answered(world)) == count
-    await world.stop()
 
 
 async def test_outputs_and_offsets_come_together() -> None:
@@ -355,54 +287,3 @@ async def test_a_stage_without_transactions_is_refused() -> None:
     world = await World.make()
     with pytest.raises(ValueError, match="needs transactions"):
         await world.make_run(Script(), stage(), transactions=None)
-
-
-moves = st.lists(
-    st.tuples(st.floats(0, 3), st.sampled_from(["start", "start", "stop", "kill", "stall", "fault"])),
-    min_size=1,
-    max_size=7,
-)
-
-
-@settings(max_examples=8)
-@given(
-    moves=moves,
-    times=st.lists(st.floats(0, 2), min_size=5, max_size=5),
-    transact=st.sampled_from([0.0, 0.01, 0.15, 1.0]),
-    faults=st.lists(st.sampled_from([None, "abort", "unheard", "unheard abort"]), max_size=6),
-)
-async def test_whatever_happens_each_output_is_there_once(
-    moves: list[tuple[float, str]], times: list[float], transact: float, faults: list[Fault | None]
-) -> None:
-    """Workers start, stop, die and stand still, transactions fail and go unheard: outputs and offsets stay equal."""
-    world = await slow_world(3, transact)
-    for number in range(45):
-        world.put(f"{number % 9}:{number // 9}", key=b"%d" % (number % 9), partition=number % 3)
-    async with watched(world):
-        for pause, move in moves:
-            await act(world, move, times, faults)
-            await asyncio.sleep(pause)
-        if not alive(world):
-            await act(world, "start", times, [])
-        await finish(world, 45)
-
-
-def alive(world: World) -> list[Run]:
-    """The workers that run."""
-    return [run for run in world.runs if not run.task.done() and not run.consumer.dead]
-
-
-async def act(world: World, move: str, times: list[float], faults: list[Fault | None]) -> None:
-    """Do one thing to the workers."""
-    living = alive(world)
-    if move == "start":
-        script = Script(lambda text: times[sum(map(ord, text)) % 5])
-        await world.start(script, stage(concurrency=4), tiers=False, patience=1.0, drain_seconds=2.5)
-    elif living and move == "stop":
-        await living[0].stop()
-    elif living and move == "kill":
-        await living[-1].kill()
-    elif living and move == "stall":
-        living[0].consumer.stall = 2.5
-    elif living:
-        living[0].transactions.faults.extend(faults)
