@@ -134,6 +134,11 @@ class KafkaConsumer:
         """Whether a broker has answered since the client last found all of them away."""
         return self._presence.connected
 
+    def membership(self) -> bytes | None:
+        """Return what was looked up with the last `fetch`, or at a revocation."""
+        self._member.asked = True
+        return self._member.word
+
     # -------------------------------------------------------------- on the loop
 
     def _take(self, limit: int) -> list[Record]:
@@ -142,7 +147,7 @@ class KafkaConsumer:
             raise self._failure
         self._called = False
         self._pause_and_resume()
-        self._look()
+        looked = self._look()
         gone = self._member.gone
         gone.clear()
         taken = self._client.consume(max(limit - len(self._held), 1), 0)
@@ -150,6 +155,8 @@ class KafkaConsumer:
             # What was held of these has been dropped by `_forget`. A partition comes back only after an answer from
             # the coordinator, and this `consume` waits for none: all it returned of them is from before.
             taken = [message for message in taken if _name(message) not in gone]
+        if looked:
+            self._member.introduce(self._client)  # after `consume`, which tells a member first what it has lost
         if self._held:
             taken = self._ready() + taken
         # After `consume`, so that a process that was stopped for long hears first what it has lost.
@@ -180,16 +187,17 @@ class KafkaConsumer:
             member.paused.difference_update(resumes)
             self._stirs = STIRS
 
-    def _look(self) -> None:
-        """Look up the positions, if it was not done just now."""
+    def _look(self) -> bool:
+        """Look up the positions, if it was not done just now; says whether it was done."""
         now = time.monotonic()
         if now < self._look_again:
-            return
+            return False
         self._look_again = now + LOOK_SECONDS
         held = {_name(message) for message in self._held}
         parts = [TopicPartition(*name) for name in self._member.owned if name not in held]
         found = self._client.position(parts) if parts else []
         self._positions = {Partition(part.topic, part.partition): part.offset for part in found if part.offset >= 0}
+        return True
 
     def _forget(self, names: Sequence[Partition]) -> dict[Partition, Commit]:
         """Drop all that is kept for partitions that leave; returns the offsets that waited to be committed."""

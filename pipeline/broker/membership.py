@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
@@ -60,6 +61,8 @@ class Membership:
         self.moved = False
         self.unread: set[Partition] = set()
         self.committed_last: Mapping[Partition, Commit] = {}
+        self.word: bytes | None = None
+        self.asked = False
         self._loop = loop
         self._presence = presence
         self._forget = forget
@@ -130,6 +133,7 @@ class Membership:
         names = self._drop(parts)
         if not names:
             return
+        self.introduce(client)  # a classic group has a new generation by now
         offsets = self._loop.ask(partial(self._release, names), LISTEN_SECONDS)
         if offsets is None:
             logs.get().warning(
@@ -145,12 +149,18 @@ class Membership:
     def lost(self, _client: Consumer, parts: Sequence[TopicPartition]) -> None:
         """Tell the owner of partitions that are gone: the group went on without us. Commits nothing."""
         names = self._drop(parts)
+        self.word = None
         if not names:
             return
         logs.get().warning(
             f"{len(names)} partitions were lost: the group went on without this member", action="partitions_lost"
         )
         self._loop.tell(partial(self._let_go, names))
+
+    def introduce(self, client: Consumer) -> None:
+        """Look up who this member is, if anybody has asked for it: the client asks another thread of its own."""
+        if self.asked:
+            self.word = known_member(client.consumer_group_metadata())
 
     # -------------------------------------------------------------- positions
 
@@ -210,6 +220,20 @@ class Membership:
         except Exception as error:
             self._fail(error)
             return None
+
+
+def known_member(metadata: bytes) -> bytes | None:
+    """Return a client's group metadata if they name a member of a generation; None otherwise.
+
+    A member that was put out has generation -1 or no id, and a broker takes that for a client from before KIP-447,
+    which it does not fence. librdkafka writes: a magic word, the generation, group, NUL, member id, NUL, ...
+    """
+    magic, colon, rest = metadata.partition(b":")
+    if not magic.startswith(b"CGMD") or not colon or len(rest) < 4:
+        return None
+    generation = int.from_bytes(rest[:4], sys.byteorder, signed=True)
+    _group, _nul, after = rest[4:].partition(b"\0")
+    return metadata if generation >= 0 and after.partition(b"\0")[0] else None
 
 
 def _name(part: TopicPartition) -> Partition:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from pipeline.core.errors import Halt, Reject
 from pipeline.core.flood import FloodGuard
-from pipeline.core.ports import Clock, Codec, Consumer, Producer, Reader
+from pipeline.core.ports import Clock, Codec, Consumer, Producer, Reader, Transactions
 from pipeline.core.retry import describe
 from pipeline.core.stage import Handler
 from pipeline.runtime.assignment import Assignment
@@ -23,6 +24,7 @@ from pipeline.runtime.follow import Follower
 from pipeline.runtime.heads import Heads
 from pipeline.runtime.intake import Intake
 from pipeline.runtime.observe import Observer
+from pipeline.runtime.once import GroupCommit, GroupSettler
 from pipeline.runtime.plan import Plan
 from pipeline.runtime.settle import Settler, refusal
 from pipeline.runtime.work import Item
@@ -45,7 +47,7 @@ class Kit:
 
     `dead_before` is how many dead letters of the stage are fresh at the start, `accept_dead` how many more a person
     lets pass. `counts` tells how many partitions topics have; without it all counterparts are taken to be there.
-    A costly stage needs a `reader` of its own.
+    A costly stage needs a `reader` of its own, an exactly-once stage `transactions`.
     """
 
     consumer: Consumer
@@ -59,6 +61,7 @@ class Kit:
     accept_dead: int = 0
     counts: Counts | None = None
     reader: Reader | None = None
+    transactions: Transactions | None = None
 
 
 class Runner:
@@ -73,7 +76,8 @@ class Runner:
         self._assignment = Assignment(plan, kit.consumer, self._dropped, self._follower)
         self._dispatch = Dispatch(list(self._assignment.feeds.values()))
         attempt = Attempt(plan, handler, kit.codec, kit.clock)
-        settler = Settler(plan, kit.producer, kit.codec, kit.clock, ledger=self, version=kit.version)
+        self._group = self._group_commit()
+        settler = self._settler()
         self._intake = Intake(self._assignment, self._dispatch, settler, attempt, kit.clock)
         self._guard = FloodGuard(plan.stage.flood, kit.dead_before, kit.accept_dead)
         self._workers = Workers(attempt, settler, self._intake, self._dispatch, kit.observer, self)
@@ -89,6 +93,23 @@ class Runner:
         self._halt: Halt | None = None
         self._next_commit = 0.0
 
+    def _group_commit(self) -> GroupCommit | None:
+        if self.plan.stage.delivery != "exactly once":
+            return None
+        kit = self._kit
+        if kit.transactions is None:
+            raise ValueError(f"stage {self.plan.stage.name} is exactly once, and needs transactions")
+        heard = partial(kit.observer.committed, self.plan)
+        return GroupCommit(self._assignment, kit.consumer, kit.transactions, heard, self.halt)
+
+    def _settler(self) -> Settler:
+        kit = self._kit
+        if self._group is None:
+            return Settler(self.plan, kit.producer, kit.codec, kit.clock, ledger=self, version=kit.version)
+        return GroupSettler(
+            self.plan, kit.producer, kit.codec, kit.clock, ledger=self, version=kit.version, group=self._group
+        )
+
     # -------------------------------------------------------------- life
 
     async def run(self) -> None:
@@ -97,7 +118,7 @@ class Runner:
             await self._counterparts.begin()
             if self._follower is not None:
                 self._follower.start()
-            self._kit.consumer.subscribe(self.plan.topics, self._assignment)
+            self._kit.consumer.subscribe(self.plan.topics, self._group or self._assignment)
             self._change("running")
             while not self._stop.is_set():
                 await self._turn()
@@ -177,11 +198,7 @@ class Runner:
             self._kit.observer.abandoned(self.plan, [item.record.position for item in self._workers.running])
         await self._counterparts.close()
         await self._workers.close()
-        if self._assignment.owing:
-            await self._kit.producer.flush(max(1.0, end - clock()))
-        if self._follower is not None:
-            await self._follower.close()
-        await self._kit.consumer.close(self._assignment.last(list(self._assignment.parts.values())))
+        await self._take_leave(max(1.0, end - clock()))
         self._change("halted" if self._halt else "stopped")
 
     @property
@@ -189,6 +206,18 @@ class Runner:
         """Whether a drain has to wait. What was committed early is handled now or never."""
         taken = self._early and not self._halt and any(feed.window.open for feed in self._assignment.feeds.values())
         return taken or self._workers.busy or self._assignment.owing
+
+    async def _take_leave(self, seconds: float) -> None:
+        """Wait for the last acknowledgements, commit for the last time, and leave the group."""
+        if self._group is not None:
+            await self._group.close(seconds)
+            await self._kit.consumer.close({})
+            return
+        if self._assignment.owing:
+            await self._kit.producer.flush(seconds)
+        if self._follower is not None:
+            await self._follower.close()
+        await self._kit.consumer.close(self._assignment.last(list(self._assignment.parts.values())))
 
     async def _beat(self) -> bool:
         """Stay a member while the last handlers finish: paused, polled, committing. False where that is over."""
@@ -253,6 +282,9 @@ class Runner:
         self._next_commit = now + COMMIT_SECONDS
         for late in self._heads.look(self._assignment.parts.values(), now):
             self._kit.observer.late(self.plan, late, self._workers.doing(late.item))
+        if self._group is not None:
+            self._group.turn()
+            return
         commits = self._assignment.commits(early=self.state == "running")
         if commits:
             self._kit.consumer.commit(commits)
