@@ -54,8 +54,9 @@ class Answers(Generic[Held]):
     """The answers to one assignment's records, and the calls that its former owner still finishes.
 
     `begin` is where each followed partition is to be read from; `goal` how far it must be read before the next step
-    (`caught_up` for the first time, or `expired`: the former owner's time is over). `parked` are records taken and held
-    back until their answer is read, by offset.
+    (`caught_up` for the first time; `expired`: the former owner's time is over; `doubtful`: this process stood still,
+    and `asked` since how far others came meanwhile). `parked` are records taken and held back until their answer is
+    read, by offset.
     """
 
     def __init__(self, commit: Commit | None, former: Progress, follows: Sequence[Partition]) -> None:
@@ -66,6 +67,8 @@ class Answers(Generic[Held]):
         self.goal: Mapping[Partition, int] | None = None
         self.caught_up = False
         self.expired = False
+        self.doubtful = False
+        self.asked = False
         self.handed = set(former.handed)
         self.until = former.until if former.handed else 0
         self.parked: dict[int, Held] = {}

@@ -30,6 +30,9 @@ from pipeline.telemetry import logs
 FETCH_RECORDS = 500
 FETCH_SECONDS = 1.0
 MARGIN_SECONDS = 1.0
+TICK_SECONDS = 0.5
+STALL_SECONDS = 2.0
+"""A process that stood still for longer may have lost its partitions: others may have answered since it last read."""
 SETTLE_SECONDS = 5.0
 """How long an answer that is there but not acknowledged may take to appear."""
 
@@ -66,17 +69,22 @@ class Follower:
         self._expiring: WaitingRoom[Part] = WaitingRoom(clock)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._turned = math.inf
+        self._ticker: asyncio.TimerHandle | None = None
         self._log = logs.get(stage=plan.stage.name)
 
     # -------------------------------------------------------------- life
 
     def start(self) -> None:
         """Begin to read."""
+        self._tick()
         self._run(self._follow())
 
     async def close(self) -> None:
         """Read no more, and hand nothing over: what still ran was cut."""
         self._closed = True
+        if self._ticker is not None:
+            self._ticker.cancel()
         self._expiring.clear()
         tasks = list(self._tasks)
         for task in tasks:
@@ -126,9 +134,15 @@ class Follower:
         return answers is not None and answers.has(item.offset)
 
     def parks(self, item: Item) -> bool:
-        """Hold a record back whose former owner still finishes its call; it comes again by `push`."""
+        """Hold a record back while somebody else may be about to answer it; it comes again by `push`.
+
+        That is while its former owner finishes its call, and after this process has stood still.
+        """
+        self._notice()
         answers = item.part.answers
-        if answers is None or not item.part.alive or item.offset not in answers.handed or answers.has(item.offset):
+        if answers is None or not item.part.alive or item.payloads is not None or answers.has(item.offset):
+            return False
+        if not answers.doubtful and item.offset not in answers.handed:
             return False
         answers.parked[item.offset] = item
         return True
@@ -197,7 +211,10 @@ class Follower:
             self.ready(part)
         if answers.expired:
             answers.handed.clear()
-            for offset in list(answers.parked):
+        if answers.asked:
+            answers.doubtful = answers.asked = False
+        if not answers.doubtful:
+            for offset in [offset for offset in answers.parked if offset not in answers.handed]:
                 self._unpark(answers, offset)
 
     def _unpark(self, answers: Answers[Item], offset: int) -> None:
@@ -235,6 +252,29 @@ class Follower:
         ends = await self._reader.ends(answers.follows)
         answers.goal = _later(answers.goal, ends)
         answers.expired = True
+
+    def _tick(self) -> None:
+        self._notice()
+        self._ticker = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
+
+    def _notice(self) -> None:
+        """Doubt what is known if this process has just stood still, until it has read what others wrote meanwhile."""
+        now = asyncio.get_running_loop().time()
+        stood, self._turned = now - self._turned, now
+        if stood <= STALL_SECONDS or not self._parts:
+            return
+        self._log.warning(
+            f"this process stood still for {stood:.1f} s: reading its answers first", action="stood_still"
+        )
+        for part in self._parts.values():
+            if part.answers is not None:
+                part.answers.doubtful, part.answers.asked = True, False
+                self._run(self._ask(part.answers))
+
+    async def _ask(self, answers: Answers[Item]) -> None:
+        ends = await self._reader.ends(answers.follows)
+        answers.goal = _later(answers.goal, ends)
+        answers.asked = True
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

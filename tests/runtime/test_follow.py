@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -336,4 +337,24 @@ async def test_with_more_workers_than_partitions_of_a_number() -> None:
     await world.until(lambda: len(world.texts()) == 40)
     await world.settle()
     assert calls(*(run.handler for run in runs)) == {f"n{number}": 1 for number in range(40)}
+    await world.stop()
+
+
+@pytest.mark.virtual
+async def test_a_process_that_stood_still_reads_before_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever was stopped for long may have lost its partitions: it calls only after it has read what others wrote."""
+    world = await World.make()
+    reader = Reader(world.broker)
+    run = await world.start(Script(), costly(), reader=reader)
+    await world.settle()
+    reader.away = True
+    follower = run.runner._follower
+    assert follower is not None
+    monkeypatch.setattr(follower, "_turned", asyncio.get_running_loop().time() - 60)
+    world.put("a", "b")
+    await world.settle(30)
+    assert run.handler.texts == []
+    reader.away = False
+    await world.until(lambda: world.at() == 2)
+    assert run.handler.texts == ["a", "b"]
     await world.stop()
