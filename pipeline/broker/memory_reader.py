@@ -8,6 +8,8 @@ from typing import Protocol
 
 from pipeline.core.record import Partition, Record
 
+_ROUNDING = 1e-6  # a timer may ring earlier by as much as a float is rounded, and would ring for ever
+
 
 class Shelves(Protocol):
     """What a reader needs of the broker."""
@@ -55,7 +57,7 @@ class MemoryReader:
         deadline = asyncio.get_running_loop().time() + timeout
         while not self._closed:
             records = self._take(limit)
-            if records or asyncio.get_running_loop().time() >= deadline:
+            if records or asyncio.get_running_loop().time() >= deadline - _ROUNDING:
                 return records
             await self._news(deadline)
         return ()

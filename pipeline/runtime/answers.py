@@ -41,6 +41,10 @@ class Recent(Generic[K]):
         if len(self._keys) > self._limit:
             del self._keys[next(iter(self._keys))]
 
+    def discard(self, key: K) -> None:
+        """Forget a key, if it is known."""
+        self._keys.pop(key, None)
+
     def __contains__(self, key: K) -> bool:
         """Tell whether a key is still known."""
         return key in self._keys

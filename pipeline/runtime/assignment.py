@@ -107,12 +107,8 @@ class Assignment:
         known = {part: _reached(part, positions.get(part.name)) for part in parts}
         # What an early commit under way says of them is taken back: they were not begun.
         known |= {part: part.uncommitted[0].offset for part in parts if part.uncommitted}
-        # Calls that are handed over must be told of, even where nothing is settled yet.
-        known |= {
-            part: part.frontier.first
-            for part, offset in known.items()
-            if offset is None and part.answers is not None and part.answers.handed
-        }
+        # Where answers begin, and which calls are handed over, is worth a commit though nothing is settled yet.
+        known |= {part: part.frontier.first for part, at in known.items() if at is None and part.answers is not None}
         return {part.name: self._commit(part, offset) for part, offset in known.items() if offset is not None}
 
     @property

@@ -29,6 +29,9 @@ from pipeline.telemetry import logs
 
 FETCH_RECORDS = 500
 FETCH_SECONDS = 1.0
+LOOK_BACK = 500
+"""How many outputs from before the place that is needed are read too, for what an upstream stage repeats: it does so
+within its window, or from its last commit on. That is 20 ms for each partition number that comes."""
 MARGIN_SECONDS = 1.0
 TICK_SECONDS = 0.5
 STALL_SECONDS = 2.0
@@ -68,6 +71,7 @@ class Follower:
         self._parts: dict[Partition, Part] = {}
         self._expiring: WaitingRoom[Part] = WaitingRoom(clock)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._calls: dict[EventKey, Item] = {}
         self._closed = False
         self._turned = math.inf
         self._ticker: asyncio.TimerHandle | None = None
@@ -146,6 +150,22 @@ class Follower:
             return False
         answers.parked[item.offset] = item
         return True
+
+    def claims(self, item: Item, event: Event[Payload]) -> bool:
+        """Whether a call may be made for a record now: not while one runs for another record of the same event."""
+        return self._calls.setdefault((event.id, event.job.run), item) is item
+
+    def done(self, item: Item, event: Event[Payload]) -> None:
+        """Note that a try is over: an answer of our own counts at once, not only when it is read."""
+        key = (event.id, event.job.run)
+        if self._calls.get(key) is item:
+            del self._calls[key]
+            if item.end in {"output", "failure"}:
+                self.answered_events.add(key)
+
+    def refused(self, event: Event[Payload]) -> None:
+        """Note that the broker would not take an answer."""
+        self.answered_events.discard((event.id, event.job.run))
 
     def progress(self, part: Part, frontier: int) -> Progress:
         """Say what goes with a commit of a part at `frontier`."""
@@ -233,9 +253,11 @@ class Follower:
             answers.begin = {name: ends.get(name, 0) for name in answers.follows}
         for name, offset in answers.begin.items():
             # Followed for another part already, it goes back only where it has passed what this one needs.
-            if name not in self._reached or self._reached[name] > offset:
-                self._reached[name] = offset
-                self._reader.follow(name, offset)
+            new = name not in self._reached
+            if new or self._reached[name] > offset:
+                back = LOOK_BACK if new and self._topics[name.topic] is output_word else 0
+                self._reached[name] = start = max(offset - back, 0)
+                self._reader.follow(name, start)
         answers.goal = ends
         self._log.info(
             f"{_spelt(part)}: catching up with its answers, {answers.left(self._reached)} records to read"

@@ -35,6 +35,8 @@ class Verdicts(Protocol):
 
 CANCEL_SECONDS = 1.0
 CANCEL_ROUNDS = 3
+REPEAT_SECONDS = 0.2
+"""How soon a repetition asks again whether the call for its event has ended."""
 
 
 class Workers:
@@ -128,7 +130,7 @@ class Workers:
             with contained():
                 if not self._answered(item):
                     event = await self._attempt.decode(item)
-                    if not self._answered(item, event):
+                    if not self._answered(item, event) and self._claimed(item, event):
                         payloads = await self._call(item, event)
                         if item.ours:
                             await self._settler.outputs(item, event, payloads)
@@ -139,6 +141,8 @@ class Workers:
                 known = self._plan.stage.enforce_deadline and item.payloads is None
                 await self._conclude(item, event, error, event.job if known else None)
         item.until = 0.0
+        if self.follower is not None and event is not None:
+            self.follower.done(item, event)
         if item not in self._waiting:
             self._intake.release(item)
 
@@ -148,6 +152,13 @@ class Workers:
             return False
         self._settler.answered(item)
         return True
+
+    def _claimed(self, item: Item, event: Event[Payload]) -> bool:
+        """Let a repetition wait while another record of the same event is paid for; then it is looked at again."""
+        if self.follower is None or self.follower.claims(item, event):
+            return True
+        self._waiting.wait(item, self._clock() + REPEAT_SECONDS, self._dispatch.push)
+        return False
 
     async def _call(self, item: Item, event: Event[Payload]) -> Sequence[Payload]:
         """Call the handler, unless it has returned already and only what it returned could not be written."""
@@ -164,7 +175,10 @@ class Workers:
     async def _again(self, item: Item, error: Exception) -> None:
         try:
             if item.part.alive:
-                await self._conclude(item, await self._known(item), error, None)
+                event = await self._known(item)
+                if self.follower is not None:
+                    self.follower.refused(event)
+                await self._conclude(item, event, error, None)
         finally:
             self.running.discard(item)
 

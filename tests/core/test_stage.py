@@ -144,3 +144,13 @@ def test_a_context_knows_its_try() -> None:
     """What a handler may know: the event's id, attempt, deadline, the time, and that nobody has cancelled it."""
     ctx = Context("id", 1, None, lambda: 5.0)
     assert ("id", 1, None, 5.0, False) == (ctx.event_id, ctx.attempt, ctx.deadline, ctx.now(), ctx.cancelled())
+
+
+@pytest.mark.parametrize(
+    "policy", [{"output": None}, {"repartition": True}, {"delivery": "at most once"}, {"delivery": "exactly once"}]
+)
+def test_a_costly_stage_must_find_its_answers(policy: dict[str, Any]) -> None:
+    """Without an output, on other partition numbers, or in transactions that may be aborted, it could not."""
+    known: dict[str, Any] = {"output": RESULTS, **policy}
+    with pytest.raises(ValueError, match=r"stage work"):
+        Stage(name="work", sources=(PROMPTS,), handler=Any, costly=True, **known)  # type: ignore[arg-type]  # never made

@@ -15,6 +15,7 @@ from pipeline.core.offset_map import Progress, mark, spell
 from pipeline.core.record import Commit, Partition
 from pipeline.core.retry import RetryPolicy
 from pipeline.devkit.clock import EPOCH, wall
+from pipeline.runtime import follow
 from tests.runtime.following import Reader, calls, costly, progress, uncommitted
 from tests.runtime.world import OPEN, Note, Script, World, header
 
@@ -182,8 +183,10 @@ async def test_metadata_that_say_nothing_mean_the_beginning_of_the_log(metadata:
 
 
 @pytest.mark.virtual
-async def test_reading_begins_where_the_commit_says() -> None:
-    """A hundred records settled, one running: the next owner reads no more than what came after, and skips nothing."""
+@pytest.mark.parametrize("back", [0, 30])
+async def test_reading_begins_where_the_commit_says(back: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred records settled, one running: the next owner reads what came after, and a few for repetitions."""
+    monkeypatch.setattr(follow, "LOOK_BACK", back)
     world = await World.make()
     first = await world.start(Script(lambda text: 100.0 if text == "slow" else 0.0), costly())
     world.put(*map(str, range(100)), key=None)
@@ -197,7 +200,7 @@ async def test_reading_begins_where_the_commit_says() -> None:
     reader = Reader(world.broker)
     second = await world.start(Script(), costly(), reader=reader)
     await world.until(lambda: world.at() == 102)
-    assert (second.handler.texts, reader.count) == (["slow"], 1)
+    assert (second.handler.texts, reader.count) == (["slow"], 1 + back)
     await world.stop()
 
 
