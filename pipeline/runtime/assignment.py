@@ -104,7 +104,7 @@ class Assignment:
     def last(self, parts: Sequence[Part]) -> dict[Partition, Commit]:
         """Return how far each of `parts` is, changed or not: an earlier commit may have failed in a rebalance."""
         positions = self._consumer.positions([part.name for part in parts if not len(part.frontier)])
-        known = {part: _reached(part, positions.get(part.name)) for part in parts}
+        known = {part: part.frontier.offset(part.reading(positions.get(part.name))) for part in parts}
         # What an early commit under way says of them is taken back: they were not begun.
         known |= {part: part.uncommitted[0].offset for part in parts if part.uncommitted}
         # Where answers begin, and which calls are handed over, is worth a commit though nothing is settled yet.
@@ -181,11 +181,3 @@ def _former(name: Partition, commit: Commit | None) -> Progress:
             action="metadata_ignored",
         )
         return NOTHING
-
-
-def _reached(part: Part, position: int | None) -> int | None:
-    """Tell how far a part is, never less than was told before: a position past markers may not be known any more."""
-    offset = part.frontier.offset(position)
-    if offset is None or part.committed is None or part.frontier.owed:
-        return offset
-    return max(offset, part.committed.offset)

@@ -216,7 +216,7 @@ class GroupCommit:
         positions = self._consumer.positions([part.name for part, frontier in frontiers.items() if not len(frontier)])
         commits: dict[Part, Commit] = {}
         for part, frontier in frontiers.items():
-            offset = frontier.offset(positions.get(part.name))
+            offset = frontier.offset(part.reading(positions.get(part.name)))
             if offset is None:
                 continue
             settled = frontier.settled(offset)

@@ -73,6 +73,12 @@ class Part:
         self.pauses: set[str] = set()
         self.committed: Commit | None = None
 
+    def reading(self, position: int | None) -> int | None:
+        """Tell where reading stands, no less than was committed: one past markers may be forgotten."""
+        if self.committed is None:
+            return position
+        return max(self.committed.offset, position or 0)
+
     def unsettled(self) -> Iterator[Item]:
         """Go through the items still owed."""
         return (taken for taken in self.frontier.unsettled() if isinstance(taken, Item))

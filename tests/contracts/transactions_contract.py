@@ -192,7 +192,6 @@ class TransactionFacts:
         async with opened() as bench:
             site = await Site.make(bench)
             async with bench.dying(site.group, site.id, site.batch("lost", offset=3)) as dying:
-                assert await site.at() == {}
                 await dying.kill()
                 assert await result(bench.transactions(site.group, site.id), site.batch("a")) is None
             assert await site.at() == {Partition(site.source, 0): 1}

@@ -62,6 +62,21 @@ async def test_lag_reaches_zero_behind_transactions() -> None:
     await world.stop()
 
 
+@pytest.mark.parametrize("delivery", [ONCE, "at least once"])
+async def test_a_commit_past_a_marker_does_not_go_back(delivery: str) -> None:
+    """A client that forgets for a while where it reads, as after a broker's restart, does not rewind the group."""
+    world = await World.make()
+    world.put("a")
+    await world.start(Script(), stage())
+    reader = await world.start(Script(), World.stage(OUT, output=END, name="reader", delivery=delivery))
+    await world.until(lambda: world.at("t.out", 0, "reader") == 2)
+    reader.consumer._inner._reached.clear()
+    await world.settle()
+    assert world.at("t.out", 0, "reader") == 2
+    await world.stop()
+    assert world.at("t.out", 0, "reader") == 2
+
+
 async def test_a_record_that_leads_to_nothing_is_committed() -> None:
     """Offsets without records are a transaction too; nothing is committed outside of one."""
     world = await World.make()

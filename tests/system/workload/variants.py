@@ -53,6 +53,7 @@ _ALL = (
     # Its keys wait for a retry, so it is to come soon.
     Variant("inplace", order="strict", put_off=1.0, policy={"retry": RetryPolicy(DELAYS, in_place=True)}),
     Variant("unordered", order="none", policy={"order": "none"}),
+    Variant("once", promise="exactly once", policy={"delivery": "exactly once"}),
     # What was committed before it was handled is its old owner's alone, who may be later than the new one's next.
     Variant("atmost", promise="at most once", order="none", policy={"delivery": "at most once"}),
 )

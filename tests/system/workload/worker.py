@@ -11,7 +11,8 @@ import signal
 import sys
 import time
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from uuid import uuid4
 
 import uvloop
 from prometheus_client import CollectorRegistry
@@ -19,6 +20,7 @@ from prometheus_client import CollectorRegistry
 from pipeline.broker.admin import open_admin
 from pipeline.broker.config import SERVERS, GroupProtocol, KafkaConfig
 from pipeline.broker.kafka import open_consumer, open_producer
+from pipeline.broker.kafka_transactions import open_transactions
 from pipeline.runtime.observe import Observer
 from pipeline.runtime.runner import Kit, Runner
 from pipeline.runtime.worker import Worker
@@ -70,6 +72,9 @@ async def run(order: Order) -> int:
             bound = variant.plan(order.prefix)
             consumer = await stack.enter_async_context(open_consumer(kafka, bound.group))
             kit = Kit(consumer, producer, NoteCodec(), time.time, observer, "workload", DRAIN_SECONDS)
+            if variant.promise == "exactly once":
+                opened = open_transactions(kafka, bound.group, f"{bound.group}.{uuid4().hex}")
+                kit = replace(kit, transactions=await stack.enter_async_context(opened))
             runners.append(Runner(bound, bound.stage.handler(), kit))
         worker = Worker(runners)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
