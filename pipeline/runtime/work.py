@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from asyncio import Task
 from collections import deque
 from collections.abc import Iterator
+from typing import Any
 
+from pipeline.core.errors import Fail
 from pipeline.core.headers import Tries
+from pipeline.core.job import Job
 from pipeline.core.offset_map import NOTHING, Progress
 from pipeline.core.record import Commit, Partition, Record
 from pipeline.core.retry import Tier
@@ -84,9 +88,10 @@ class Item(Taken):
 
     `keyed` holds while it is in its key's queue: from there until its turn is over. `counted` holds while it takes room
     in its feed's window. `due` is when it leaves its tier, in seconds since the epoch.
+    `job` is known once it is decoded. `task` runs its handler now; `refusal` is why it is to end, whatever that gives.
     """
 
-    __slots__ = ("counted", "due", "end", "keyed", "owed", "part", "record", "tries")
+    __slots__ = ("counted", "due", "end", "job", "keyed", "owed", "part", "record", "refusal", "task", "tries")
 
     def __init__(self, record: Record, part: Part) -> None:
         """Begin unsettled, with nothing owed to the broker yet."""
@@ -99,6 +104,13 @@ class Item(Taken):
         self.keyed = False
         self.counted = False
         self.due = 0.0
+        self.job: Job | None = None
+        self.task: Task[Any] | None = None
+        self.refusal: Fail | None = None
+
+    def called_off(self) -> bool:
+        """Whether its handler works for nothing."""
+        return self.refusal is not None
 
     def enter(self) -> None:
         """Take room in the window."""
