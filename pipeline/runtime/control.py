@@ -37,6 +37,11 @@ class ControlTopic:
         self._model_of = model_of
         self._watchers: list[Callable[[], None]] = []
 
+    @property
+    def topic(self) -> str:
+        """The name of the topic."""
+        return self._where.topic
+
     # -------------------------------------------------------------- the port
 
     @property
