@@ -193,7 +193,7 @@ async def test_a_held_job_ends_with_its_deadline(scope: dict[str, str]) -> None:
 
 @pytest.mark.virtual
 async def test_on_a_topic_of_outsiders_the_value_tells_who_is_concerned() -> None:
-    """There the tenant stands in the value: a record is asked for once more when that is decoded, before its handler."""
+    """There the tenant stands in the value: it is asked for again when that is decoded."""
     world = await Told.of(pause(tenant="acme"))
     asked = Topic("open", Asked, open_topic=True)
     run = await world.begin(Script(), World.stage(asked))
