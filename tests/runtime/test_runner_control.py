@@ -97,13 +97,13 @@ async def test_a_paused_stage_takes_nothing_and_says_so_until_it_is_resumed() ->
     world = await Told.of(pause(stage="work"))
     run = await world.begin(Script())
     world.put(*map(str, range(50)), key=None)
-    await world.settle(120)
+    await world.settle(40)
     assert (run.handler.calls, world.at(), world.metric("records_taken_total")) == ([], None, 0)
     assert run.runner.status() == ("work", True, "running, but paused by hand (stage work: paused by ann: test)")
     assert world.metric("stage_paused") == 1
     await run.stop()
     again = await world.begin(Script())
-    await world.settle(60)
+    await world.settle(20)
     assert again.handler.calls == []
     before = wall()
     world.tell(pause(stage="work"), back=True)
@@ -123,7 +123,7 @@ async def test_what_is_in_memory_when_its_stage_is_paused_stays_there() -> None:
     world.put(*map(str, range(10)), key=None)
     await world.until(lambda: len(run.handler.calls) == 2)
     world.tell(pause())
-    await world.settle(600)
+    await world.settle(90)
     assert run.handler.texts == ["0", "1"]
     assert world.metric("held_records") == 8
     world.tell(pause(), back=True)
@@ -170,7 +170,7 @@ async def test_a_held_record_leaves_its_place_after_half_a_minute() -> None:
     (copy,) = world.records("t.work.retry.1m")
     told = h.texts(copy.headers)
     assert (told[h.DEFERRALS], told[h.ATTEMPTS]) == ("1", "0")
-    await world.settle(300)
+    await world.settle(70)
     world.tell(pause(tenant="acme"), back=True)
     await world.until(lambda: run.handler.texts == ["behind", "held"])
     await world.end()
@@ -222,19 +222,19 @@ async def _defers(world: Told) -> Run:
 
 async def _runs(world: Told) -> Run:
     """The job's handler runs."""
-    return await world.begin(Script(500.0), World.stage(timeout=600))
+    return await world.begin(Script(30.0), World.stage(timeout=600))
 
 
 async def _queues(world: Told) -> Run:
     """The job is ready, and all slots are taken."""
     world.put("other", key=None, headers=of("o"))
-    return await world.begin(Script(500.0), World.stage(timeout=600, concurrency=1))
+    return await world.begin(Script(30.0), World.stage(timeout=600, concurrency=1))
 
 
 async def _stands_behind(world: Told) -> Run:
     """The job stands in its key's queue behind another."""
     world.put("other", headers=of("o"))
-    return await world.begin(Script(500.0), World.stage(timeout=600))
+    return await world.begin(Script(30.0), World.stage(timeout=600))
 
 
 async def _held(world: Told) -> Run:
@@ -258,7 +258,7 @@ async def test_a_job_is_cancelled_wherever_it_is(place: Callable[[Told], Any]) -
     assert (failure.code, failure.reason, failure.recoverable) == ("cancelled", "job j: cancelled by ann", False)
     assert "a" not in run.handler.running
     await world.until(lambda: world.metric("window_records") == 0)
-    await world.settle(100)
+    await world.settle(15)
     assert codes(world) == ["cancelled"]
     assert run.handler.texts.count("a") == tried
     assert world.dead() == []
@@ -328,7 +328,7 @@ async def test_a_job_that_has_ended_is_not_cancelled() -> None:
 async def test_the_failure_event_waits_for_a_registry_that_is_down() -> None:
     """The cancellation holds meanwhile: the record is not handled, and ends by one event."""
     world = await Told.of()
-    run = await world.begin(Script(500.0), World.stage(timeout=600))
+    run = await world.begin(Script(30.0), World.stage(timeout=600))
     world.put("a", headers=of("j"))
     await world.settle()
     down = [True]
