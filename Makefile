@@ -70,6 +70,10 @@ fix: install ## Mend what the linter and the formatter can mend
 bench: install broker ## Measure, within 40 minutes; writes .bench/results.json (ARGS="P1 P4 --rounds 2": less)
 	@$(PY) -m tests.bench $(ARGS)
 
+.PHONY: soak
+soak: install broker ## Look for broken promises for a long time (a finding prints its seed, which makes it happen again)
+	@$(PY) -m tests.system.workload --minutes 20 $(ARGS)
+
 .PHONY: up
 up: install broker ## Start everything embedded and stay, until Ctrl-C
 	@$(PY) -m pipeline up $(ARGS)

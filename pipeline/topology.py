@@ -32,7 +32,7 @@ TOPICS = (REQUESTS, PROMPTS, CONTEXTS, COMPLETIONS, RESULTS, FAILURES, DELIVERIE
 STAGES = (
     stage("preprocess", REQUESTS, PROMPTS, Preprocess, repartition=True, enforce_deadline=True),
     stage("retrieve", PROMPTS, CONTEXTS, Retrieve, concurrency=32, enforce_deadline=True),
-    stage("infer", CONTEXTS, COMPLETIONS, Infer, concurrency=64, timeout=600, enforce_deadline=True),
+    stage("infer", CONTEXTS, COMPLETIONS, Infer, concurrency=64, timeout=600, costly=True, enforce_deadline=True),
     stage("postprocess", COMPLETIONS, RESULTS, Postprocess),
     joined("notify", (RESULTS, FAILURES), DELIVERIES, Notify, retry=RetryPolicy((10, 60, 600, 600))),
     sink("index", DOCUMENTS, Index, concurrency=16, repartition=True),

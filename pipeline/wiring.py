@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
 from typing import Any, get_type_hints
+from uuid import uuid4
 
 from prometheus_client import REGISTRY
 
@@ -17,6 +18,7 @@ from pipeline.broker.config import KafkaConfig, from_environment
 from pipeline.broker.kafka_consumer import open_consumer
 from pipeline.broker.kafka_producer import open_producer
 from pipeline.broker.kafka_reader import open_reader
+from pipeline.broker.kafka_transactions import open_transactions
 from pipeline.broker.tail import open_tail as open_tail_of
 from pipeline.clients.webhook import addresses, open_webhooks
 from pipeline.core import names
@@ -193,6 +195,8 @@ async def open_worker(
         for stage, handler in zip(stages, handlers, strict=True):
             bound = plan(stage, settings.topic_prefix)
             consumer = await stack.enter_async_context(open_consumer(kafka, bound.group))
+            answers = open_reader(kafka, f"{bound.group}.answers")
+            reader = await stack.enter_async_context(answers) if stage.costly else None
             fresh = await admin.written_since([bound.dead_letters], int((CLOCK() - FLOOD_SECONDS) * 1000))
             kit = Kit(
                 consumer,
@@ -205,8 +209,13 @@ async def open_worker(
                 fresh,
                 accept_dead,
                 admin.partitions,
-                control,
+                reader,
+                admission=control,
             )
+            if stage.delivery == "exactly once":
+                unique = names.transactional_id(settings.topic_prefix, stage.name, uuid4().hex)
+                opened = open_transactions(kafka, bound.group, unique)
+                kit = replace(kit, transactions=await stack.enter_async_context(opened))
             runners.append(Runner(bound, handler, kit))
         worker = Worker(runners)
         probes = serve_probes(settings.probes_host, settings.probes_port, runners, REGISTRY)

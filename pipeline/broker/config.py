@@ -99,6 +99,18 @@ _PRODUCER: Mapping[str, Value] = {
     "topic.metadata.propagation.max.ms": 10_000,
 }
 
+# A transaction is open for milliseconds only. When its process is killed, readers of its topics and the next owner of
+# its partitions wait for this long, and for the broker's next look (`transaction.abort.timed.out.transaction.cleanup.
+# interval.ms`, 10 s). librdkafka wants no other timeout to be longer.
+_TRANSACTION_MS = 10_000
+_TRANSACTIONS: Mapping[str, Value] = {
+    "transaction.timeout.ms": _TRANSACTION_MS,
+    "message.timeout.ms": _TRANSACTION_MS,
+    "socket.timeout.ms": _TRANSACTION_MS,
+    # A transaction that follows another at once meets CONCURRENT_TRANSACTIONS; the default waits 100 ms then.
+    "retry.backoff.ms": 5,
+}
+
 # What only a classic member may say; librdkafka refuses it beside group.protocol=consumer.
 _CLASSIC_ONLY = {"heartbeat.interval.ms", "session.timeout.ms", "group.protocol.type"}
 # A member hears of a rebalance with its next heartbeat, which under KIP-848 the broker sets; its default is 5 s.
@@ -154,6 +166,11 @@ class KafkaConfig:
     def producer(self) -> dict[str, Value]:
         """Return the properties of a producer."""
         return self._with({"client.id": self.client_id, **_SHARED, **_PRODUCER})
+
+    def transactions(self, transactional_id: str) -> dict[str, Value]:
+        """Return the properties of a transactional producer."""
+        own = {"client.id": self.client_id, **_SHARED, **_PRODUCER, **_TRANSACTIONS}
+        return {**self._with(own), "transactional.id": transactional_id}
 
     def admin(self) -> dict[str, Value]:
         """Return the properties of an admin client."""

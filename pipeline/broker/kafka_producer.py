@@ -33,8 +33,8 @@ SLOW_SECONDS = 0.05
 # With nothing to be acknowledged: log lines, errors and token refreshes still want to be heard.
 IDLE_SECONDS = 1.0
 CLOSE_SECONDS = 10.0
-# How long a partition is looked for that the client does not know: twice its interval of asking for them.
-GROW_SECONDS = 10.0
+# How long a partition is looked for that the client does not know: a little more than its interval of asking for them.
+GROW_SECONDS = 6.0
 # Records that wait here, for room in the client's own queue (100,000 records, or 1 GB) or behind a first record. The
 # stages' windows are far smaller.
 WAITING_RECORDS = 100_000
@@ -60,6 +60,7 @@ class KafkaProducer:
         self._proved: set[tuple[str, int | None]] = set()
         self._behind: dict[tuple[str, int | None], deque[_Sending]] = {}
         self._overflow: deque[_Sending] = deque()
+        self._turned: list[tuple[Outgoing, Delivered]] = []
         self._waiting = 0
         self._open = 0
         self._closed = False
@@ -69,23 +70,24 @@ class KafkaProducer:
     # -------------------------------------------------------------- the port
 
     def send(self, record: Outgoing, delivered: Delivered) -> None:
-        """Queue a record. Where the client's queue is full it waits here, and all later ones behind it."""
+        """Queue a record. Where the client's queue is full it waits here, and all later ones behind it.
+
+        What one turn of the loop sends goes to the client together: it sends at once what it gets, and a request for
+        each record would cost more than the record.
+        """
         self._open += 1
-        where = (record.topic, record.partition)
         if self._closed:
             self._loop.call_soon(self._end, delivered, NotDelivered(f"{record.topic}: the producer is closed"))
             return
-        if where in self._proved:
-            self._submit(_Sending(record, delivered, proving=False))
-        else:
-            self._prove(where, _Sending(record, delivered, proving=True))
-        if self._pause > QUICK_SECONDS:
-            self._wake()
+        if not self._turned:
+            self._loop.call_soon(self._hand_over)
+        self._turned.append((record, delivered))
 
     async def flush(self, timeout: float) -> int:
         """Wait up to `timeout` seconds until all is acknowledged; returns how many records still are not."""
         end = time.monotonic() + timeout
         while self._open:
+            self._hand_over()
             self._serve()
             if not self._open or time.monotonic() >= end:
                 break
@@ -112,6 +114,18 @@ class KafkaProducer:
         await asyncio.to_thread(self._client.close)
 
     # -------------------------------------------------------------- sending
+
+    def _hand_over(self) -> None:
+        """Give the client what this turn of the loop has sent."""
+        turned, self._turned = self._turned, []
+        for record, delivered in turned:
+            where = (record.topic, record.partition)
+            if where in self._proved:
+                self._submit(_Sending(record, delivered, proving=False))
+            else:
+                self._prove(where, _Sending(record, delivered, proving=True))
+        if turned and self._pause > QUICK_SECONDS:
+            self._wake()
 
     def _prove(self, where: tuple[str, int | None], sending: _Sending) -> None:
         """Send the first record to a partition alone. Where the key chooses the partition nobody can wait for it."""

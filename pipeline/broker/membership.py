@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
@@ -42,7 +43,8 @@ class Membership:
     without the metadata of the commit, work would be done twice. Until then it is `unread`.
 
     The owner's `Rebalance` and `forget` (drop all that is kept for these partitions; returns the offsets that waited to
-    be committed) always run on the loop. `owned` is replaced, never changed, so either side may read it.
+    be committed) always run on the loop. `owned` is replaced, never changed, so either side may read it; `gone` and
+    `moved` collect, for who empties them, which partitions left and whether anything happened.
     """
 
     def __init__(
@@ -56,8 +58,11 @@ class Membership:
         self.owned: frozenset[Partition] = frozenset()
         self.paused: set[Partition] = set()
         self.gone: set[Partition] = set()
+        self.moved = False
         self.unread: set[Partition] = set()
         self.committed_last: Mapping[Partition, Commit] = {}
+        self.word: bytes | None = None
+        self.asked = False
         self._loop = loop
         self._presence = presence
         self._forget = forget
@@ -106,6 +111,7 @@ class Membership:
 
     def _begin(self, client: Consumer, found: Sequence[TopicPartition]) -> None:
         """Read partitions from what the group has committed on, and tell the owner of them."""
+        self.moved = True
         commits = {
             _name(part): Commit(part.offset, part.metadata or "") if part.offset >= 0 else None for part in found
         }
@@ -127,6 +133,7 @@ class Membership:
         names = self._drop(parts)
         if not names:
             return
+        self.introduce(client)  # a classic group has a new generation by now
         offsets = self._loop.ask(partial(self._release, names), LISTEN_SECONDS)
         if offsets is None:
             logs.get().warning(
@@ -142,12 +149,18 @@ class Membership:
     def lost(self, _client: Consumer, parts: Sequence[TopicPartition]) -> None:
         """Tell the owner of partitions that are gone: the group went on without us. Commits nothing."""
         names = self._drop(parts)
+        self.word = None
         if not names:
             return
         logs.get().warning(
             f"{len(names)} partitions were lost: the group went on without this member", action="partitions_lost"
         )
         self._loop.tell(partial(self._let_go, names))
+
+    def introduce(self, client: Consumer) -> None:
+        """Look up who this member is, if anybody has asked for it: the client asks another thread of its own."""
+        if self.asked:
+            self.word = known_member(client.consumer_group_metadata())
 
     # -------------------------------------------------------------- positions
 
@@ -173,6 +186,7 @@ class Membership:
     # -------------------------------------------------------------- the owner, on the loop
 
     def _drop(self, parts: Sequence[TopicPartition]) -> list[Partition]:
+        self.moved = True
         told = _names(parts) & self.owned
         self.unread -= _names(parts)
         self.owned = self.owned - told
@@ -206,6 +220,20 @@ class Membership:
         except Exception as error:
             self._fail(error)
             return None
+
+
+def known_member(metadata: bytes) -> bytes | None:
+    """Return a client's group metadata if they name a member of a generation; None otherwise.
+
+    A member that was put out has generation -1 or no id, and a broker takes that for a client from before KIP-447,
+    which it does not fence. librdkafka writes: a magic word, the generation, group, NUL, member id, NUL, ...
+    """
+    magic, colon, rest = metadata.partition(b":")
+    if not magic.startswith(b"CGMD") or not colon or len(rest) < 4:
+        return None
+    generation = int.from_bytes(rest[:4], sys.byteorder, signed=True)
+    _group, _nul, after = rest[4:].partition(b"\0")
+    return metadata if generation >= 0 and after.partition(b"\0")[0] else None
 
 
 def _name(part: TopicPartition) -> Partition:

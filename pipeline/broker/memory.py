@@ -1,7 +1,7 @@
 """A broker in memory, for tests: one event loop, no threads, nothing random, fit for virtual time.
 
 It promises what the contract suite asks of both brokers. Beyond that it forgets everything with its process, keeps all
-in one copy, and knows neither compaction nor transactions.
+in one copy, and knows no compaction.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import dropwhile
 
 from confluent_kafka import murmur2
@@ -17,7 +17,9 @@ from confluent_kafka import murmur2
 from pipeline.broker.config import GroupProtocol
 from pipeline.broker.memory_clients import MemoryConsumer, MemoryProducer
 from pipeline.broker.memory_group import Group
+from pipeline.broker.memory_log import Log
 from pipeline.broker.memory_reader import MemoryReader
+from pipeline.broker.memory_transactions import Coordinator, MemoryTransactions
 from pipeline.broker.topics import MAX_MESSAGE_BYTES, Creation, TopicSpec, TopicState
 from pipeline.broker.verdicts import NotDelivered
 from pipeline.core.ports import Clock, RecordTooLarge
@@ -31,29 +33,20 @@ _OVERHEAD_BYTES = 70
 @dataclass(frozen=True, slots=True)
 class MemoryTimes:
     """How long things take, in seconds. `session`: after this a killed member is missed. `patience`: a member that has
-    not fetched for so long is put out of its group. `acknowledge`: from a send to its acknowledgement."""
+    not fetched for so long is put out of its group. `acknowledge`: from a send to its acknowledgement. `transact`: each
+    of a transaction's three steps. `abandon`: after this a transaction is aborted whose producer says nothing more."""
 
     session: float = 10.0
     patience: float = 300.0
     acknowledge: float = 0.0
-
-
-@dataclass(slots=True)
-class _Log:
-    """One partition: its records and the offset of the oldest."""
-
-    records: list[Record] = field(default_factory=list)
-    low: int = 0
-
-    @property
-    def high(self) -> int:
-        return self.low + len(self.records)
+    transact: float = 0.0
+    abandon: float = 10.0
 
 
 @dataclass(slots=True)
 class _Topic:
     spec: TopicSpec
-    logs: list[_Log]
+    logs: list[Log]
     turn: int = 0
 
 
@@ -68,6 +61,7 @@ class MemoryBroker:
         self._groups: dict[str, Group] = {}
         self._consumers: list[MemoryConsumer] = []
         self._readers: list[MemoryReader] = []
+        self._coordinator = Coordinator()
 
     # -------------------------------------------------------------- clients
 
@@ -87,6 +81,10 @@ class MemoryBroker:
         self._readers.append(reader)
         return reader
 
+    def transactions(self, group: str, transactional_id: str) -> MemoryTransactions:
+        """A transactional producer for the offsets of `group`."""
+        return MemoryTransactions(self, self._coordinator, group, transactional_id)
+
     def kill(self, consumer: MemoryConsumer) -> None:
         """End a consumer as `kill -9` does: nothing is committed and nobody told. The group misses it after a while."""
         consumer.die()
@@ -94,8 +92,11 @@ class MemoryBroker:
 
     # -------------------------------------------------------------- records
 
-    def append(self, record: Outgoing) -> Position:
-        """Write a record. Raises NotDelivered or RecordTooLarge as the real broker answers."""
+    def append(self, record: Outgoing, transaction: object = None) -> Position:
+        """Write a record. Raises NotDelivered or RecordTooLarge as the real broker answers.
+
+        As part of a `transaction` it is hidden from readers, as all that follows it, until `end` says more.
+        """
         topic = self._topics.get(record.topic)
         if topic is None:
             raise NotDelivered(f"{record.topic}: there is no such topic")
@@ -108,14 +109,29 @@ class MemoryBroker:
         log = topic.logs[number]
         stamp = int(self._clock() * 1000)
         position = Position(record.topic, number, log.high)
-        log.records.append(Record(*position, record.key, record.value, record.headers, stamp))
+        log.append(Record(*position, record.key, record.value, record.headers, stamp), transaction)
         self._wake()
         return position
 
+    def end(self, transaction: object, *, committed: bool) -> None:
+        """End a transaction: a marker in every partition that it wrote to."""
+        for topic_name, topic in self._topics.items():
+            for number, log in enumerate(topic.logs):
+                log.end(transaction, Partition(topic_name, number), committed=committed)
+        self._wake()
+
     def read(self, name: Partition, offset: int, limit: int) -> Sequence[Record]:
-        """Return up to `limit` records from `offset` on, which is inside the range."""
+        """Return up to `limit` records from `offset` on, which is inside the range; markers too, and what is open."""
         log = self._topics[name.topic].logs[name.number]
         return log.records[offset - log.low : offset - log.low + limit]
+
+    def read_committed(self, name: Partition, offset: int, limit: int) -> tuple[Sequence[Record], int]:
+        """Return up to `limit` records that are there for good, and the offset to read on from, past markers."""
+        topic = self._topics.get(name.topic)
+        if topic is not None and topic.logs[name.number].transactional:
+            return topic.logs[name.number].scan(offset, limit)
+        records = self.read(name, offset, limit)
+        return records, offset + len(records)
 
     def range(self, name: Partition) -> tuple[int, int]:
         """Return the oldest offset that is kept and the next one to be written."""
@@ -127,15 +143,12 @@ class MemoryBroker:
         return len(self._topics[topic].logs) if topic in self._topics else 0
 
     def records(self, topic: str) -> Sequence[Record]:
-        """Return all that is kept of a topic, partition by partition: for a test to look at."""
-        return [record for log in self._topics[topic].logs for record in log.records]
+        """Return what a reader of a topic is or will be given, partition by partition: for a test to look at."""
+        return [record for log in self._topics[topic].logs for record in log.visible()]
 
     def trim(self, name: Partition, below: int) -> None:
         """Delete the records below an offset, as retention does."""
-        log = self._topics[name.topic].logs[name.number]
-        kept = min(max(below, log.low), log.high)
-        del log.records[: kept - log.low]
-        log.low = kept
+        self._topics[name.topic].logs[name.number].trim(below)
 
     def _choose(self, topic: _Topic, record: Outgoing) -> int:
         if record.partition is not None:
@@ -178,10 +191,11 @@ class MemoryBroker:
         done: dict[str, Creation] = {}
         for spec in specs:
             done[spec.name] = "present" if spec.name in self._topics else "created"
-            self._topics.setdefault(spec.name, _Topic(spec, [_Log() for _ in range(spec.partitions)]))
+            self._topics.setdefault(spec.name, _Topic(spec, [Log() for _ in range(spec.partitions)]))
         for group in self._groups.values():
             group.share()
-        self._wake()
+        for reader in self._readers:
+            reader.wake()
         return done
 
     async def delete_topics(self, names: Iterable[str]) -> None:
@@ -203,7 +217,7 @@ class MemoryBroker:
     async def grow_topic(self, topic: str, partitions: int) -> None:
         """Raise the number of a topic's partitions; one that has as many stays as it is."""
         logs = self._topics[topic].logs
-        logs += [_Log() for _ in range(partitions - len(logs))]
+        logs += [Log() for _ in range(partitions - len(logs))]
         for group in self._groups.values():
             group.share()
 
@@ -216,7 +230,7 @@ class MemoryBroker:
         """Count the records of those topics from the first one that was written at or after `timestamp_ms`."""
         kept = [self._topics[name].logs for name in set(topics) if name in self._topics]
         counts = (
-            sum(1 for _ in dropwhile(lambda one: one.timestamp_ms < timestamp_ms, log.records))
+            sum(1 for _ in dropwhile(lambda one: one.timestamp_ms < timestamp_ms, log.visible()))
             for logs in kept
             for log in logs
         )

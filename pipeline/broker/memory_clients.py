@@ -34,8 +34,8 @@ class Logs(Protocol):
         """Write a record."""
         ...
 
-    def read(self, name: Partition, offset: int, limit: int) -> Sequence[Record]:
-        """Return records from `offset` on."""
+    def read_committed(self, name: Partition, offset: int, limit: int) -> tuple[Sequence[Record], int]:
+        """Return records from `offset` on, and where to read on."""
         ...
 
     def range(self, name: Partition) -> tuple[int, int]:
@@ -111,6 +111,7 @@ class MemoryConsumer:
         self._positions: dict[Partition, int] = {}
         self._waiter: asyncio.Future[None] | None = None
         self._put_out: asyncio.TimerHandle | None = None
+        self._word: bytes | None = None
         self._expelled = False
         self._closed = False
         self._dead = False
@@ -185,6 +186,10 @@ class MemoryConsumer:
         """Whether it lives: the broker is always there."""
         return not self._dead
 
+    def membership(self) -> bytes | None:
+        """Return who this member was when the last `fetch` began, or a revocation."""
+        return self._word
+
     # -------------------------------------------------------------- for the broker
 
     def wake(self) -> None:
@@ -202,6 +207,7 @@ class MemoryConsumer:
         self._hear_of_loss()
         self._give(self._group.to_give(self.number))
         self._receive()
+        self._word = self._group.word(self.number)
         pauses, resumes = self._wishes.take_pauses(self._next, self._paused)
         self._paused = self._paused.union(pauses).difference(resumes)
         self._positions = dict(self._reached)
@@ -214,6 +220,7 @@ class MemoryConsumer:
     def _hear_of_loss(self) -> None:
         if self._expelled:
             self._expelled = False
+            self._word = None
             lost = sorted(self._next)
             self._forget(lost)
             if lost:
@@ -225,6 +232,7 @@ class MemoryConsumer:
         if not names:
             return
         waiting = self._wishes.forget(names)
+        self._word = self._group.word(self.number)
         answer = self._rebalance.revoked(names)
         self._group.committed.update({**waiting, **{name: at for name, at in answer.items() if name in names}})
         self._forget(names)
@@ -254,10 +262,11 @@ class MemoryConsumer:
                 raise out_of_range(self.group, name, self._next[name], low, high)
         records: list[Record] = []
         for name in active:
-            taken = self._logs.read(name, self._next[name], limit - len(records))
-            if taken:
+            taken, reached = self._logs.read_committed(name, self._next[name], limit - len(records))
+            if reached > self._next[name]:
                 # To the end of the line, so that no partition is always served first.
-                self._next[name] = self._reached[name] = self._next.pop(name) + len(taken)
+                del self._next[name]
+                self._next[name] = self._reached[name] = reached
                 records += taken
         return records
 

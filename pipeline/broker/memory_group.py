@@ -68,10 +68,14 @@ class Group:
         self._partitions = partitions
         self._members: dict[int, Member] = {}
         self._targets: dict[Partition, int] = {}
+        self._epochs: dict[int, int] = {}
+        self._epoch = 0
+        self._unstable: dict[object, frozenset[Partition]] = {}
 
     def join(self, member: int, topics: Collection[str], wake: Callable[[], None]) -> None:
         """Take a member in."""
         self._members[member] = Member(frozenset(topics), wake)
+        self._bump(member)
         self.share()
 
     def leave(self, member: int) -> None:
@@ -96,12 +100,46 @@ class Group:
     def give(self, names: Collection[Partition]) -> None:
         """Free partitions that their owner has given up."""
         for name in names:
-            self.owners.pop(name, None)
+            owner = self.owners.pop(name, None)
+            if owner is not None:
+                self._bump(owner)
         for member in self._members.values():
             member.wake()
 
     def take(self, member: int) -> list[Partition]:
         """Make a member the owner of what is meant for it and free."""
-        free = sorted(name for name, target in self._targets.items() if target == member and name not in self.owners)
+        unstable = frozenset[Partition]().union(*self._unstable.values())
+        free = sorted(
+            name
+            for name, target in self._targets.items()
+            if target == member and name not in self.owners and name not in unstable
+        )
         self.owners.update(dict.fromkeys(free, member))
         return free
+
+    # -------------------------------------------------------------- transactions
+
+    def word(self, member: int) -> bytes | None:
+        """Name a member in its present epoch, which ends when it joins again or gives a partition up (KIP-848)."""
+        return b"%d.%d" % (member, self._epochs[member]) if member in self._members else None
+
+    def promise(self, transaction: object, names: Iterable[Partition], word: bytes) -> bool:
+        """Take offsets that count when the transaction is committed; False where `word` is no present member's.
+
+        Until it ends nobody is given these partitions, for nobody knows where to begin (KIP-447: stable offsets).
+        """
+        if word not in map(self.word, self._members):
+            return False
+        self._unstable[transaction] = frozenset(names)
+        return True
+
+    def end(self, transaction: object, offsets: Mapping[Partition, Commit]) -> None:
+        """End a transaction; `offsets` is empty where it was aborted."""
+        self.committed.update(offsets)
+        if self._unstable.pop(transaction, None) is not None:
+            for member in self._members.values():
+                member.wake()
+
+    def _bump(self, member: int) -> None:
+        self._epoch += 1
+        self._epochs[member] = self._epoch

@@ -25,7 +25,9 @@ CONVERSATION, HOPS, COST = "pipeline-conversation", "pipeline-hops", "pipeline-c
 ATTEMPTS, DEFERRALS, TIMEOUTS = "pipeline-attempts", "pipeline-deferrals", "pipeline-timeouts"
 NOT_BEFORE, SOURCE, PARENT, OUTPUT = "pipeline-not-before", "pipeline-source", "pipeline-parent", "pipeline-output"
 ORIGINAL, FIRST_FAILURE = "pipeline-original", "pipeline-first-failure"
-"""A copy's way back to its original: `topic/partition/offset/timestamp`, and when its first failure was."""
+SETTLES = "pipeline-settles"
+"""A copy's way back to its original: `topic/partition/offset/timestamp`, and when its first failure was.
+On all that a costly stage writes, the record that it settles: `topic/partition/offset`."""
 
 X_ORIGINAL = "x-original-"
 DEAD = "pipeline-dead-"
@@ -40,7 +42,7 @@ MAX_COUNT = 1_000_000
 MAX_TIME = 2**53
 """The latest time that a header may claim, in epoch milliseconds: what a JSON number holds exactly."""
 
-COPY_SCOPED = frozenset({ATTEMPTS, DEFERRALS, TIMEOUTS, NOT_BEFORE, ORIGINAL, FIRST_FAILURE})
+COPY_SCOPED = frozenset({ATTEMPTS, DEFERRALS, TIMEOUTS, NOT_BEFORE, ORIGINAL, FIRST_FAILURE, SETTLES})
 """Bookkeeping of retry and dead-letter copies: replaced on each copy, trusted only on our own topics."""
 
 _PREFIXES = ("pipeline-", "ce_", X_ORIGINAL)
@@ -57,6 +59,7 @@ _PRINTABLE = bytes(range(0x20, 0x7F))
 _PLAIN = re.compile(r"[\x20-\x24\x26-\x7e]*")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 _COST = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
+_POSITION = re.compile(r"([a-zA-Z0-9._-]{1,249})/([0-9]{1,10})/([0-9]{1,19})")
 _ORIGIN = re.compile(r"([a-zA-Z0-9._-]{1,249})/([0-9]{1,10})/([0-9]{1,19})/(-1|[0-9]{1,19})")
 _LANES: Mapping[str, Lane] = {lane: lane for lane in LANES}
 _DIGITS = 20  # more than any bound has; Python refuses to read numbers of thousands of digits
@@ -136,6 +139,12 @@ def origin(record: Record, read: Mapping[str, str], *, copy: bool) -> Origin:
     if told is None:
         return Origin(record.position, record.timestamp_ms)
     return Origin(Position(told[1], int(told[2]), int(told[3])), int(told[4]))
+
+
+def position(text: str | None) -> Position | None:
+    """Read a position as `str(position)` spells it; None where it does not read."""
+    told = _POSITION.fullmatch(text or "")
+    return Position(told[1], int(told[2]), int(told[3])) if told else None
 
 
 def job_headers(job: Job) -> list[Header]:

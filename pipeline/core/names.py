@@ -42,6 +42,11 @@ def group(prefix: str, stage: str) -> str:
     return f"{prefix}.{stage}"
 
 
+def transactional_id(prefix: str, stage: str, process: str) -> str:
+    """Name a stage's transactions in one process; `process` is unique to it."""
+    return f"{prefix}.{stage}.{process}"
+
+
 def subject(prefix: str, noun: str) -> str:
     """Name the schema registry's subject of `noun`."""
     return f"{prefix}.{noun}-value"

@@ -129,6 +129,60 @@ class Consumer(Protocol):
         """Whether the broker has answered lately; for `/readyz`."""
         ...
 
+    def membership(self) -> bytes | None:
+        """Return who this member is, for `Transactions`; None while that is not known, which the first call may change.
+
+        It may be a little old. That is safe: the group refuses it once partitions have moved (KIP-447).
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One transaction: `records` in their order, and how far the group is with what led to them.
+
+    `member` is what `Consumer.membership` has said while the partitions of `offsets` were that member's.
+    """
+
+    records: Sequence[Outgoing]
+    offsets: Mapping[Partition, Commit]
+    member: bytes
+
+
+class NotCommitted(Exception):
+    """Nothing of a batch took place, and nothing will. `refused`: by index, why the cluster never takes a record."""
+
+    def __init__(self, reason: str, refused: Mapping[int, Exception] | None = None) -> None:
+        """Keep the reason for people, and the refusals for whoever brings those records to another end."""
+        super().__init__(reason)
+        self.refused = refused or {}
+
+
+Ended = Callable[[Exception | None], None]
+"""How a batch ended: None where all of it took place, NotCommitted where nothing did, Halt where nothing ever can."""
+
+
+class Transactions(Protocol):
+    """Writes records and commits a group's offsets, all together or not at all (KIP-98, KIP-447). One batch at a time.
+
+    What became of a batch is always found out, also where the broker's answer was lost. A broker that is away is no
+    error: the batch waits for it. Readers with isolation.level=read_committed see a batch whole or not at all.
+    """
+
+    def begin(self, batch: Batch, ended: Ended) -> None:
+        """Begin to write and commit a batch, and return at once. `ended` is called once, on the loop, and not in here.
+
+        The offsets of a member whose partitions have moved on are refused, and its records with them.
+        """
+        ...
+
+    def wait(self, seconds: float) -> bool:
+        """Block the loop for the end of the batch under way, `seconds` at most; says whether `ended` was called.
+
+        For the moments in which partitions leave, and no others.
+        """
+        ...
+
 
 class Reader(Protocol):
     """Reads partitions without a group, up to their very ends (read_uncommitted), and commits nothing.
@@ -301,3 +355,9 @@ class WebhookSender(Protocol):
         code `gone` (410) or `no_endpoint` (no such endpoint, or its address may not be used).
         """
         ...
+
+
+# ------------------------------------------------------------------ outside
+
+OUTSIDE: tuple[type, ...] = (ChatModel, PassageSearch, PassageStore, WebhookSender)
+"""The ports behind which the world is: what was done there cannot be taken back with a transaction."""

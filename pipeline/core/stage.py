@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, Never, Protocol, TypedDict, TypeVar, Unpack
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Generic, Literal, Never, Protocol, TypedDict, TypeVar, Unpack, get_args, get_type_hints
 
 from pipeline.core.event import Event
 from pipeline.core.flood import FloodLimits
 from pipeline.core.payloads import Failure, Payload, Result
+from pipeline.core.ports import OUTSIDE
 from pipeline.core.retry import RetryPolicy
 
 P = TypeVar("P", bound=Payload)
@@ -20,7 +21,7 @@ Out = TypeVar("Out", bound=Payload)
 In_contra = TypeVar("In_contra", bound=Payload, contravariant=True)
 Out_co = TypeVar("Out_co", bound=Payload, covariant=True)
 
-Delivery = Literal["at least once", "at most once"]
+Delivery = Literal["at least once", "at most once", "exactly once"]
 Order = Literal["key", "none"]
 
 
@@ -77,6 +78,7 @@ class Policy(TypedDict, total=False):
     flood: FloodLimits
     delivery: Delivery
     order: Order
+    costly: bool
     enforce_deadline: bool
     repartition: bool
 
@@ -87,8 +89,11 @@ class Stage:
 
     `concurrency` is the number of handlers at once in one process; `timeout` cuts a try, in seconds.
     `delivery` says what a crash may cost: a repetition ("at least once") or a record ("at most once": its offset is
-    committed before it is handled). `order` is by key, one record of a key at a time, or none at all.
+    committed before it is handled). "exactly once" writes what a record leads to and its offset in one transaction: for
+    handlers that touch nothing but Kafka, and readers with isolation.level=read_committed.
+    `order` is by key, one record of a key at a time, or none at all.
     `flood` is how many dead letters halt the stage.
+    `costly` handlers are not called again for a record whose answer is written: the stage follows its own outputs.
     `enforce_deadline` fails a job whose deadline has passed before its next try.
     `repartition` lets the key choose the partition of outputs and copies; otherwise they keep their source's number.
     """
@@ -103,6 +108,7 @@ class Stage:
     flood: FloodLimits = field(default_factory=FloodLimits)
     delivery: Delivery = "at least once"
     order: Order = "key"
+    costly: bool = False
     enforce_deadline: bool = False
     repartition: bool = False
 
@@ -116,9 +122,35 @@ class Stage:
             raise ValueError(f"stage {self.name}: concurrency must be at least 1 and timeout above 0, and finite")
         if self.retry.in_place and self.order == "none":
             raise ValueError(f"stage {self.name}: without an order there is none to keep by retries in place")
+        if self.costly and (self.output is None or self.repartition or self.delivery != "at least once"):
+            # Answers are found by reading along the same partition number, uncommitted transactions included.
+            raise ValueError(
+                f"stage {self.name}: a costly stage finds its answers on its output topic, under its record's own"
+                ' partition number, and delivers "at least once": give it an output, no repartition, no other delivery'
+            )
         if len({source.open_topic for source in self.sources}) != 1:
             # Its retry tiers hold copies of all its sources, and a copy does not tell whom its headers are from.
             raise ValueError(f"stage {self.name}: its sources must be all open topics or all our own, and at least one")
+        if self.delivery not in get_args(Delivery):
+            raise ValueError(
+                f"stage {self.name}: delivery {self.delivery!r} is none of {', '.join(get_args(Delivery))}"
+            )
+        if self.delivery == "exactly once":
+            self._check_inside()
+
+    def _check_inside(self) -> None:
+        instead = 'declare it delivery="at least once": the ids of its outputs are derived, so readers can tell repeats'
+        if self.output is None:
+            raise ValueError(
+                f"stage {self.name} cannot be exactly once: it has no output topic, so what it does is done outside of"
+                f" Kafka, and a transaction cannot take that back. Instead, {instead}"
+            )
+        outside = sorted(port.__name__ for port in OUTSIDE if port in _ports(self.handler))
+        if outside:
+            raise ValueError(
+                f"stage {self.name} cannot be exactly once: its handler calls the outside by {' and '.join(outside)},"
+                f" and a transaction cannot take back a call. Instead, {instead}"
+            )
 
     @property
     def open_topic(self) -> bool:
@@ -129,6 +161,17 @@ class Stage:
     def outcomes(self) -> bool:
         """Whether it handles what jobs have come to: no cancellation of theirs comes in time any more."""
         return any(issubclass(source.payload, Result | Failure) for source in self.sources)
+
+
+def _ports(handler: Any) -> set[type]:
+    """Return the types of a handler's fields, and those that they are made of."""
+    if not is_dataclass(handler):
+        return set()
+    hints = get_type_hints(handler)
+    types = [hints[field.name] for field in fields(handler)]
+    for one in types:
+        types += get_args(one)
+    return {one for one in types if isinstance(one, type)}
 
 
 def stage(

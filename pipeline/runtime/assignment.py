@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pipeline.core.offset_map import NOTHING, Progress, Unreadable, could_overflow, read, spell
 from pipeline.core.ports import Consumer
 from pipeline.core.record import Commit, Partition
+from pipeline.runtime.follow import Follower
 from pipeline.runtime.plan import Plan
 from pipeline.runtime.window import limits_for
 from pipeline.runtime.work import Feed, Item, Part
@@ -17,7 +18,9 @@ from pipeline.telemetry import logs
 
 RETRY_FEED = "retry"
 FULL = "window is full"
+CATCHING_UP = "catching up with its answers"
 CROWDED = "its offset map could overflow"
+SHARED = "it holds its share of the window"
 
 
 class Assignment:
@@ -26,8 +29,11 @@ class Assignment:
     `gates` are asked of each partition that arrives whether it has to wait, and why.
     """
 
-    def __init__(self, plan: Plan, consumer: Consumer, dropped: Callable[[Item], None]) -> None:
-        """Make one feed for each source topic and one for all tiers. `dropped` hears of items that went with a part."""
+    def __init__(
+        self, plan: Plan, consumer: Consumer, dropped: Callable[[Item], None], follower: Follower | None = None
+    ) -> None:
+        """Make one feed for each source topic and one for all tiers. `dropped` hears of items that went with a part,
+        and `follower`, of a costly stage, of parts that come and go."""
         limits = limits_for(plan.stage.concurrency)
         self.feeds = {name: Feed(name, source.weight, limits) for name, source in plan.sources.items()}
         self.feeds[RETRY_FEED] = Feed(RETRY_FEED, max(source.weight for source in plan.sources.values()), limits)
@@ -36,6 +42,10 @@ class Assignment:
         self.plan = plan
         self._consumer = consumer
         self._dropped = dropped
+        self._least_share = limits.part_share(plan.stage.concurrency, limits.records)
+        self._follower = follower
+        if follower is not None:
+            follower.ready = self._caught_up
         self._early = plan.stage.delivery == "at most once"
 
     def assigned(self, partitions: Mapping[Partition, Commit | None]) -> None:
@@ -45,7 +55,11 @@ class Assignment:
         for name, commit in partitions.items():
             tier = self.plan.tiers.get(name.topic)
             feed = self.feeds[RETRY_FEED if tier else name.topic]
-            part = self.parts[name] = Part(name, feed, tier, _former(name, commit), early=self._early)
+            former = _former(name, commit)
+            part = self.parts[name] = Part(name, feed, tier, former, early=self._early)
+            if self._follower is not None:
+                self._follower.came(part, commit, former)
+                self.pause(part, CATCHING_UP)
             if feed.window.full:
                 self.pause(part, FULL)
             for reason in filter(None, (gate(name) for gate in self.gates)):
@@ -54,6 +68,9 @@ class Assignment:
     def revoked(self, partitions: Sequence[Partition]) -> Mapping[Partition, Commit]:
         """Let partitions go and say how far they came. What still runs for them is stale from here on."""
         leaving = [part for part in map(self.parts.get, partitions) if part]
+        for part in leaving:
+            if self._follower is not None:
+                self._follower.hand_over(part)
         self.lost(partitions)
         return self.last(leaving)
 
@@ -63,8 +80,12 @@ class Assignment:
             part = self.parts.pop(name, None)
             if part is not None:
                 part.alive = part.early
+                if self._follower is not None:
+                    self._follower.left(part)
                 part.feed.window.jammed -= sum(map(part.keys.depth, part.jammed))
                 for item in part.unsettled():
+                    if part.answers is not None and item.busy:
+                        item.fate = item.fate or "lost"
                     self._dropped(item)
 
     def commits(self, *, early: bool = True) -> dict[Partition, Commit]:
@@ -83,10 +104,16 @@ class Assignment:
     def last(self, parts: Sequence[Part]) -> dict[Partition, Commit]:
         """Return how far each of `parts` is, changed or not: an earlier commit may have failed in a rebalance."""
         positions = self._consumer.positions([part.name for part in parts if not len(part.frontier)])
-        known = {part: part.frontier.offset(positions.get(part.name)) for part in parts}
+        known = {part: _reached(part, positions.get(part.name)) for part in parts}
         # What an early commit under way says of them is taken back: they were not begun.
         known |= {part: part.uncommitted[0].offset for part in parts if part.uncommitted}
-        return {part.name: _commit(part, offset) for part, offset in known.items() if offset is not None}
+        # Calls that are handed over must be told of, even where nothing is settled yet.
+        known |= {
+            part: part.frontier.first
+            for part, offset in known.items()
+            if offset is None and part.answers is not None and part.answers.handed
+        }
+        return {part.name: self._commit(part, offset) for part, offset in known.items() if offset is not None}
 
     @property
     def owing(self) -> bool:
@@ -109,11 +136,32 @@ class Assignment:
     def crowd(self, part: Part) -> None:
         """Take no more of a part whose offset map could overflow, until that is far off."""
         span, owed = part.frontier.span, part.frontier.owed
+        running = self.plan.stage.concurrency if self._follower is not None else 0
         if CROWDED in part.pauses:
-            if not could_overflow(span, 2 * owed):
+            if not could_overflow(span, 2 * owed, running):
                 self.resume(part, CROWDED)
-        elif could_overflow(span, owed):
+        elif could_overflow(span, owed, running):
             self.pause(part, CROWDED)
+
+    def share(self, part: Part) -> None:
+        """Take no more of a source's part that holds its share of the window, until it is down to half of that."""
+        owed, feed, shared = part.frontier.owed, part.feed, SHARED in part.pauses
+        if part.tier is not None or not (shared or owed >= self._least_share):
+            return
+        parts = sum(other.feed is feed for other in self.parts.values())
+        most = feed.window.limits.part_share(self.plan.stage.concurrency, parts)
+        if shared and owed <= most // 2:
+            self.resume(part, SHARED)
+        elif not shared and owed >= most:
+            self.pause(part, SHARED)
+
+    def _caught_up(self, part: Part) -> None:
+        self.resume(part, CATCHING_UP)
+
+    def _commit(self, part: Part, frontier: int) -> Commit:
+        if self._follower is not None:
+            return Commit(frontier, spell(frontier, self._follower.progress(part, frontier)))
+        return Commit(frontier, spell(frontier, Progress(part.frontier.settled(frontier))))
 
     def balance(self, feed: Feed) -> None:
         """Pause or resume all partitions of a feed as its window fills and empties."""
@@ -139,5 +187,9 @@ def _former(name: Partition, commit: Commit | None) -> Progress:
         return NOTHING
 
 
-def _commit(part: Part, frontier: int) -> Commit:
-    return Commit(frontier, spell(frontier, Progress(part.frontier.settled(frontier))))
+def _reached(part: Part, position: int | None) -> int | None:
+    """Tell how far a part is, never less than was told before: a position past markers may not be known any more."""
+    offset = part.frontier.offset(position)
+    if offset is None or part.committed is None or part.frontier.owed:
+        return offset
+    return max(offset, part.committed.offset)

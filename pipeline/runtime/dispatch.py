@@ -9,6 +9,10 @@ from collections.abc import Callable, Sequence
 from pipeline.runtime.gatekeeper import Gatekeeper, Open
 from pipeline.runtime.work import Feed, Item
 
+# Workers that are woken and have not begun. Who begins and leaves work behind wakes two more, so all are awake within
+# a few turns of the loop, and quick handlers, which leave none, are not slowed down by a wake-up for each record.
+WAKES = 2
+
 
 class Dispatch:
     """Hands ready items to workers. Smooth weighted round robin over the feeds that have work; no slot idles."""
@@ -20,6 +24,7 @@ class Dispatch:
         self._feeds = feeds
         self._closed = False
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._woken = 0
 
     def push(self, item: Item) -> None:
         """Add an item whose turn has come in its key; after `close` it is left where it is, unsettled."""
@@ -28,7 +33,8 @@ class Dispatch:
         feed = item.part.feed
         feed.ready.append(item)
         feed.window.ready += 1
-        self._wake()
+        if self._woken < WAKES:
+            self._wake()
 
     def withdraw(self, item: Item) -> None:
         """Take an item back that no worker has taken; others are passed over."""
@@ -43,7 +49,8 @@ class Dispatch:
             item = self._pop()
             if item is None:
                 await self._sleep()
-            elif item.part.alive:
+            elif item.ours:
+                self._wake_more()
                 return item
 
     def close(self) -> None:
@@ -66,19 +73,30 @@ class Dispatch:
         self._waiting.append(future)
         try:
             await future
+            self._woken -= 1
         except asyncio.CancelledError:
             # The wake-up this worker may have had belongs to another one.
+            self._woken -= future.done() and not future.cancelled()
             self._wake()
             raise
 
-    def _wake(self) -> None:
+    def _wake_more(self) -> None:
+        """Wake others for what is left."""
+        left = sum(feed.window.ready for feed in self._feeds)
+        while self._woken < min(left, WAKES) and self._wake():
+            pass
+
+    def _wake(self) -> bool:
+        """Wake a worker, or ask for one more where none sleeps; False then."""
         while self._waiting:
             future = self._waiting.popleft()
             if not future.done():
                 future.set_result(None)
-                return
+                self._woken += 1
+                return True
         if not self._closed:
             self.starved()
+        return False
 
 
 def _fairest(busy: Sequence[Feed]) -> Feed:

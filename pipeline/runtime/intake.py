@@ -158,6 +158,9 @@ class Intake:
 
     def _onward(self, item: Item, now: float) -> None:
         item.enter()
+        if item.part.answers is not None and item.part.answers.has(item.offset):
+            self._enqueue(item)  # to be settled: a copy of it stands elsewhere already
+            return
         event = self._attempt.bare(item)
         match onward(event.not_before, now):
             case Move(tier, not_before):

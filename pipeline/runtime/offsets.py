@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 
 
@@ -83,6 +83,28 @@ class Frontier:
         ]
         ahead = [range(max(one.start, self.top, frontier), one.stop) for one in self._known]
         return tuple(_joined([*holes, *ahead]))
+
+    def supposing(self, done: Collection[Taken]) -> Frontier:
+        """Return what this frontier would be with all of `done` settled; this one stays as it is."""
+        twin = Frontier(tuple(self._known))
+        twin._next, twin.top = self._next, self.top
+        for taken in self._open:
+            settled = taken.settled or taken in done
+            if settled and not twin._open:
+                twin._next = taken.offset + 1
+                continue
+            copy = Taken(taken.offset)
+            copy.settled = settled
+            twin._open.append(copy)
+            twin.owed += not settled
+        if self._open and not twin._open:
+            twin._next = twin.top
+        return twin
+
+    @property
+    def first(self) -> int | None:
+        """The oldest record that stands open."""
+        return self._open[0].offset if self._open else None
 
     @property
     def span(self) -> int:

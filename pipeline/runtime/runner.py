@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from pipeline.core.errors import Halt, Reject
 from pipeline.core.flood import FloodGuard
-from pipeline.core.ports import Admission, Clock, Codec, Consumer, Producer
+from pipeline.core.ports import Admission, Clock, Codec, Consumer, Producer, Reader, Transactions
 from pipeline.core.retry import describe
 from pipeline.core.stage import Handler
 from pipeline.runtime.assignment import Assignment
 from pipeline.runtime.attempt import Attempt
 from pipeline.runtime.counterparts import Counterparts, Counts
 from pipeline.runtime.dispatch import Dispatch
+from pipeline.runtime.follow import Follower
 from pipeline.runtime.gate import Gate
 from pipeline.runtime.heads import Heads
 from pipeline.runtime.intake import Intake
 from pipeline.runtime.observe import Observer
+from pipeline.runtime.once import GroupCommit, GroupSettler
 from pipeline.runtime.plan import Plan
 from pipeline.runtime.settle import Settler, refusal
 from pipeline.runtime.work import Item
@@ -31,6 +34,7 @@ from pipeline.runtime.workers import Workers
 COMMIT_SECONDS = 0.1
 FETCH_SECONDS = 0.1
 FETCH_RECORDS = 500
+ROOM_SECONDS = 0.04
 
 # Ends that say nothing of whether the stage is at fault: the guard counts dead letters before they are written.
 _UNDECIDED = frozenset({"retry", "moved", "dead_letter"})
@@ -45,6 +49,7 @@ class Kit:
     `dead_before` is how many dead letters of the stage are fresh at the start, `accept_dead` how many more a person
     lets pass. `counts` tells how many partitions topics have; without it all counterparts are taken to be there.
     `admission` is asked before a record is handled; without it all are admitted.
+    A costly stage needs a `reader` of its own, an exactly-once stage `transactions`.
     """
 
     consumer: Consumer
@@ -57,6 +62,8 @@ class Kit:
     dead_before: int = 0
     accept_dead: int = 0
     counts: Counts | None = None
+    reader: Reader | None = None
+    transactions: Transactions | None = None
     admission: Admission | None = None
 
 
@@ -68,10 +75,12 @@ class Runner:
         self.plan = plan
         self.state: State = "starting"
         self._kit = kit
-        self._assignment = Assignment(plan, kit.consumer, self._dropped)
+        self._follower = _follower(plan, kit)
+        self._assignment = Assignment(plan, kit.consumer, self._dropped, self._follower)
         self._dispatch = Dispatch(list(self._assignment.feeds.values()))
         attempt = Attempt(plan, handler, kit.codec, kit.clock)
-        settler = Settler(plan, kit.producer, kit.codec, kit.clock, ledger=self, version=kit.version)
+        self._group = self._group_commit()
+        settler = self._settler()
         self._intake = Intake(self._assignment, self._dispatch, settler, attempt, kit.clock)
         self._guard = FloodGuard(plan.stage.flood, kit.dead_before, kit.accept_dead)
         self._workers = Workers(attempt, settler, self._intake, self._dispatch, kit.observer, self)
@@ -82,9 +91,30 @@ class Runner:
         self._gate = Gate(kit.admission, attempt, self._assignment, self._dispatch) if kit.admission else None
         if self._gate:
             self._gate.attach(self._workers, self._intake)
+        if self._follower is not None:
+            self._workers.follower = self._follower
+            self._follower.push = self._dispatch.push
+            self._follower.failed = self._unfollowed
         self._stop = asyncio.Event()
         self._halt: Halt | None = None
         self._next_commit = 0.0
+
+    def _group_commit(self) -> GroupCommit | None:
+        if self.plan.stage.delivery != "exactly once":
+            return None
+        kit = self._kit
+        if kit.transactions is None:
+            raise ValueError(f"stage {self.plan.stage.name} is exactly once, and needs transactions")
+        heard = partial(kit.observer.committed, self.plan)
+        return GroupCommit(self._assignment, kit.consumer, kit.transactions, heard, self.halt)
+
+    def _settler(self) -> Settler:
+        kit = self._kit
+        if self._group is None:
+            return Settler(self.plan, kit.producer, kit.codec, kit.clock, ledger=self, version=kit.version)
+        return GroupSettler(
+            self.plan, kit.producer, kit.codec, kit.clock, ledger=self, version=kit.version, group=self._group
+        )
 
     # -------------------------------------------------------------- life
 
@@ -92,7 +122,9 @@ class Runner:
         """Run until stopped. Raises Halt when going on would do harm; all that was settled is committed then too."""
         try:
             await self._counterparts.begin()
-            self._kit.consumer.subscribe(self.plan.topics, self._assignment)
+            if self._follower is not None:
+                self._follower.start()
+            self._kit.consumer.subscribe(self.plan.topics, self._group or self._assignment)
             self._change("running")
             while not self._stop.is_set():
                 await self._turn()
@@ -129,12 +161,27 @@ class Runner:
         self._count(len(records))
         for part in self._assignment.parts.values():
             self._assignment.crowd(part)
+            self._assignment.share(part)
         self._begin_early()
+        # A backlog makes every fetch return at once: the workers need their turn all the same.
+        await asyncio.sleep(0)
+        await self._make_room()
         for feed in self._assignment.feeds.values():
             self._assignment.balance(feed)
         self._commit()
-        # A backlog makes every fetch return at once: the workers need their turn all the same.
-        await asyncio.sleep(0)
+
+    async def _make_room(self) -> None:
+        """Give quick handlers a moment before partitions are paused.
+
+        The client throws away what it has fetched ahead of a paused partition, and takes up to a second to go on.
+        """
+        clock = asyncio.get_running_loop().time
+        end = clock() + ROOM_SECONDS
+        windows = [feed.window for feed in self._assignment.feeds.values() if not feed.window.full]
+        while any(window.filled for window in windows):
+            if clock() >= end:
+                return
+            await asyncio.sleep(ROOM_SECONDS / 20)
 
     def _begin_early(self) -> None:
         """Begin with records whose early commit is acknowledged."""
@@ -157,9 +204,7 @@ class Runner:
             self._kit.observer.abandoned(self.plan, [item.record.position for item in self._workers.running])
         await self._counterparts.close()
         await self._workers.close()
-        if self._assignment.owing:
-            await self._kit.producer.flush(max(1.0, end - clock()))
-        await self._kit.consumer.close(self._assignment.last(list(self._assignment.parts.values())))
+        await self._take_leave(max(1.0, end - clock()))
         self._change("halted" if self._halt else "stopped")
 
     @property
@@ -167,6 +212,18 @@ class Runner:
         """Whether a drain has to wait. What was committed early is handled now or never."""
         taken = self._early and not self._halt and any(feed.window.open for feed in self._assignment.feeds.values())
         return taken or self._workers.busy or self._assignment.owing
+
+    async def _take_leave(self, seconds: float) -> None:
+        """Wait for the last acknowledgements, commit for the last time, and leave the group."""
+        if self._group is not None:
+            await self._group.close(seconds)
+            await self._kit.consumer.close({})
+            return
+        if self._assignment.owing:
+            await self._kit.producer.flush(seconds)
+        if self._follower is not None:
+            await self._follower.close()
+        await self._kit.consumer.close(self._assignment.last(list(self._assignment.parts.values())))
 
     async def _beat(self) -> bool:
         """Stay a member while the last handlers finish: paused, polled, committing. False where that is over."""
@@ -216,6 +273,11 @@ class Runner:
         """Report a dead letter of which its owner will not hear."""
         self._kit.observer.untold(self.plan, item.record.position, error)
 
+    def _unfollowed(self, error: BaseException) -> None:
+        """Stop where the answers cannot be followed: to go on would be to pay blindly."""
+        reason = f"the answers of {self.plan.stage.name} cannot be followed any more: {describe(error)}"
+        self.halt(error if isinstance(error, Halt) else Halt(reason))
+
     def _dropped(self, item: Item) -> None:
         self._intake.forget(item)
         self._workers.forget(item)
@@ -230,6 +292,9 @@ class Runner:
         self._next_commit = now + COMMIT_SECONDS
         for late in self._heads.look(self._assignment.parts.values(), now):
             self._kit.observer.late(self.plan, late, self._workers.doing(late.item))
+        if self._group is not None:
+            self._group.turn()
+            return
         commits = self._assignment.commits(early=self.state == "running")
         if commits:
             self._kit.consumer.commit(commits)
@@ -285,6 +350,16 @@ class Runner:
             return "waiting for the broker"
         if missing := self._kit.consumer.missing():
             return f"waiting for topics that do not exist: {', '.join(missing)}"
-        if self._gate and self._gate.reason:
-            return f"running, but paused by hand ({self._gate.reason})"
-        return f"running, but {self._counterparts.reason}" if self._counterparts.reason else self.state
+        paused = f"paused by hand ({self._gate.reason})" if self._gate and self._gate.reason else ""
+        if not paused and self._follower is not None and self._follower.behind:
+            return self._follower.behind
+        hindered = paused or self._counterparts.reason
+        return f"running, but {hindered}" if hindered else self.state
+
+
+def _follower(plan: Plan, kit: Kit) -> Follower | None:
+    if not plan.stage.costly:
+        return None
+    if kit.reader is None:
+        raise ValueError(f"stage {plan.stage.name} is costly: it needs a reader to find its answers")
+    return Follower(plan, kit.reader, kit.clock)

@@ -6,7 +6,7 @@ What each outcome leads to is decided in `core.retry`; this file produces it and
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pipeline.core import headers as h
@@ -61,6 +61,11 @@ class Settler:
             topic = self.plan.output_topic(child.job.lane)
             records.append(await self._record(item, child, noun, topic))
         self._send(item, "output", records)
+
+    def answered(self, item: Item) -> None:
+        """Settle by what is written already: nothing is owed."""
+        item.end = "answered"
+        self.ledger.settled(item)
 
     async def failure(self, item: Item, event: Event[Payload], decision: FailJob) -> None:
         """Settle by a failure event: the job ends, and its owner hears of it."""
@@ -125,6 +130,8 @@ class Settler:
 
     def _send(self, item: Item, end: str, records: Sequence[Outgoing]) -> None:
         item.end = end if records else "nothing"
+        if self.plan.stage.costly:
+            records = [_stamped(record, item) for record in records]
         if not records:
             self.ledger.settled(item)
             return
@@ -154,6 +161,11 @@ class Settler:
                 self.ledger.undeliverable(item, error)
                 return
         self.ledger.settled(item)
+
+
+def _stamped(record: Outgoing, item: Item) -> Outgoing:
+    settles = (h.SETTLES, str(item.record.position).encode("ascii"))
+    return replace(record, headers=(*record.headers, settles))
 
 
 def _echo(metadata: dict[str, str]) -> dict[str, str]:

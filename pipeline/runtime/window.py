@@ -21,6 +21,11 @@ class WindowLimits:
         """How many records of one key may wait before their partition does."""
         return max(1, self.records // 4)
 
+    def part_share(self, concurrency: int, parts: int) -> int:
+        """How many records one of `parts` partitions may hold: the client hands them over in blocks of one partition,
+        and a window full of one block would leave slots without keys while the other partitions wait."""
+        return max(2 * concurrency, self.records // max(parts, 1))
+
     @property
     def in_place_share(self) -> int:
         """How many deferred records may wait in place."""
@@ -30,10 +35,10 @@ class WindowLimits:
 def limits_for(concurrency: int) -> WindowLimits:
     """Derive the bounds from a stage's concurrency.
 
-    The buffer of one more concurrency hides the up to 0.7 s that a paused consumer needs to get going again; sixteen
+    The buffer of two more concurrencies hides the up to 0.7 s that a paused consumer needs to get going again; sixteen
     times the concurrency lets enough different keys in when many records of few keys stand together.
     """
-    return WindowLimits(buffer=max(concurrency, 8), records=max(16 * concurrency, 512))
+    return WindowLimits(buffer=max(2 * concurrency, 256), records=max(16 * concurrency, 512))
 
 
 class Window:
@@ -55,6 +60,12 @@ class Window:
         self.bytes = 0
         self.full = False
 
+    @property
+    def filled(self) -> bool:
+        """Whether a bound is reached, be it for a moment only."""
+        limit = self.limits
+        return self.ready >= limit.buffer or self.open - self.jammed >= limit.records or self.bytes >= limit.bytes
+
     def update(self) -> bool:
         """Recompute `full`; True where it changed."""
         limit, flowing = self.limits, self.open - self.jammed
@@ -65,7 +76,7 @@ class Window:
                 or self._high(self.bytes, limit.bytes)
             )
         else:
-            full = self.ready >= limit.buffer or flowing >= limit.records or self.bytes >= limit.bytes
+            full = self.filled
         changed = full != self.full
         self.full = full
         return changed

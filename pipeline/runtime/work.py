@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asyncio import Task
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pipeline.core.errors import Fail
@@ -13,6 +13,7 @@ from pipeline.core.job import Job
 from pipeline.core.offset_map import NOTHING, Progress
 from pipeline.core.record import Commit, Partition, Record
 from pipeline.core.retry import Tier
+from pipeline.runtime.answers import Answers
 from pipeline.runtime.keys import KeyQueues
 from pipeline.runtime.offsets import Frontier, Taken
 from pipeline.runtime.window import Window, WindowLimits
@@ -43,6 +44,7 @@ class Part:
 
     __slots__ = (
         "alive",
+        "answers",
         "committed",
         "early",
         "feed",
@@ -64,6 +66,7 @@ class Part:
         self.feed = feed
         self.tier = tier
         self.alive = True
+        self.answers: Answers[Item] | None = None
         self.frontier = Frontier(former.settled)
         self.keys: KeyQueues[Item] = KeyQueues()
         self.held: deque[Item] = deque()
@@ -89,9 +92,27 @@ class Item(Taken):
     `keyed` holds while it is in its key's queue: from there until its turn is over. `counted` holds while it takes room
     in its feed's window. `due` is when it leaves its tier, in seconds since the epoch.
     `job` is known once it is decoded. `task` runs its handler now; `refusal` is why it is to end, whatever that gives.
+    Of a costly call, `until` is when it ends at the latest, 0 while none runs, and `payloads` what it has returned.
+    `fate` tells what becomes of it when its partition has gone: `handed` over it is finished to any end, `lost` it
+    still writes an answer, since that is paid for.
     """
 
-    __slots__ = ("counted", "due", "end", "job", "keyed", "owed", "part", "record", "refusal", "task", "tries")
+    __slots__ = (
+        "counted",
+        "due",
+        "end",
+        "fate",
+        "job",
+        "keyed",
+        "owed",
+        "part",
+        "payloads",
+        "record",
+        "refusal",
+        "task",
+        "tries",
+        "until",
+    )
 
     def __init__(self, record: Record, part: Part) -> None:
         """Begin unsettled, with nothing owed to the broker yet."""
@@ -107,10 +128,23 @@ class Item(Taken):
         self.job: Job | None = None
         self.task: Task[Any] | None = None
         self.refusal: Fail | None = None
+        self.until = 0.0
+        self.payloads: Sequence[Any] | None = None
+        self.fate = ""
 
     def called_off(self) -> bool:
         """Whether its handler works for nothing."""
         return self.refusal is not None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a costly call runs for it, or what that has led to is not acknowledged yet."""
+        return self.until > 0 or self.owed > 0 or self.payloads is not None
+
+    @property
+    def ours(self) -> bool:
+        """Whether its end is still to be brought about here."""
+        return self.part.alive or bool(self.fate)
 
     def enter(self) -> None:
         """Take room in the window."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
 from pipeline.core.errors import Defer, Halt, Outcome, Reject
@@ -13,6 +13,7 @@ from pipeline.core.payloads import Payload
 from pipeline.core.retry import DeadLetter, FailJob, StopStage, Wait, decide, describe, spread, tier_for
 from pipeline.runtime.attempt import Attempt, contained
 from pipeline.runtime.dispatch import Dispatch
+from pipeline.runtime.follow import Follower
 from pipeline.runtime.gatekeeper import Gatekeeper, Open
 from pipeline.runtime.intake import Intake
 from pipeline.runtime.observe import Observer
@@ -64,6 +65,7 @@ class Workers:
         self._waiting: WaitingRoom[Item] = WaitingRoom(attempt.clock)
         self._hired = 0
         self._closed = False
+        self.follower: Follower | None = None
         dispatch.starved = self._hire
 
     def conclude_later(self, item: Item, error: Exception) -> None:
@@ -94,8 +96,12 @@ class Workers:
         self._waiting.forget(item)
 
     def forget(self, item: Item) -> None:
-        """Drop an item whose partition has gone; a try that runs goes on, and its result will be stale."""
-        self._waiting.forget(item)
+        """Drop an item whose partition has gone; a try that runs goes on, and its result will be stale.
+
+        An answer that is there and waits to be encoded stays: it is paid for.
+        """
+        if item.payloads is None:
+            self._waiting.forget(item)
 
     @property
     def busy(self) -> bool:
@@ -137,22 +143,47 @@ class Workers:
                 self.running.discard(item)
 
     async def _try(self, item: Item) -> None:
+        if self.follower is not None and self.follower.parks(item):
+            return
         event: Event[Payload] | None = None
         try:
             with contained():
-                event = await self._attempt.decode(item)
-                if self.gate.alert:
-                    self.gate.check(item, event)
-                with self._observer.trying(self._plan, event):
-                    payloads = await self._attempt.handle(event, item)
-                if item.part.alive:
-                    await self._settler.outputs(item, event, payloads)
+                if not self._answered(item):
+                    event = await self._attempt.decode(item)
+                    if not self._answered(item, event):
+                        payloads = await self._call(item, event)
+                        if item.ours:
+                            await self._settler.outputs(item, event, payloads)
+                            item.payloads = None
         except Exception as error:
-            if item.part.alive:
+            if item.ours:
                 event = event or self._attempt.bare(item)
-                await self._conclude(item, event, error, event.job if self._plan.stage.enforce_deadline else None)
+                known = self._plan.stage.enforce_deadline and item.payloads is None
+                await self._conclude(item, event, error, event.job if known else None)
+        item.until = 0.0
         if item not in self._waiting:
             self._intake.release(item)
+
+    def _answered(self, item: Item, event: Event[Payload] | None = None) -> bool:
+        """Settle a record whose answer is written already; asked right before its call."""
+        if self.follower is None or item.payloads is not None or not self.follower.answered(item, event):
+            return False
+        self._settler.answered(item)
+        return True
+
+    async def _call(self, item: Item, event: Event[Payload]) -> Sequence[Payload]:
+        """Call the handler, unless it has returned already and only what it returned could not be written."""
+        if item.payloads is not None:
+            return item.payloads
+        if self.gate.alert:
+            self.gate.check(item, event)
+        if self.follower is not None:
+            item.until = self._clock() + self._plan.stage.timeout
+        with self._observer.trying(self._plan, event):
+            payloads = await self._attempt.handle(event, item)
+        if self.follower is not None:
+            item.payloads = payloads
+        return payloads
 
     async def _again(self, item: Item, error: Exception) -> None:
         try:
@@ -163,7 +194,7 @@ class Workers:
 
     async def _untried(self, item: Item, error: Exception) -> None:
         try:
-            if item.part.alive:
+            if item.ours:
                 event = await self._known(item)
                 await self._conclude(item, event, error, event.job if self._plan.stage.enforce_deadline else None)
         finally:
@@ -181,6 +212,8 @@ class Workers:
         """Bring an item to the end that `error` leads to. `job` is given where its deadline may end a wait."""
         policy, jitter = self._plan.stage.retry, spread(event.id, event.tries.attempts)
         decision = decide(error, event.tries, policy, self._clock(), job, jitter)
+        if item.fate == "lost" and not isinstance(decision, FailJob | Wait) and item.payloads is None:
+            return
         self._observer.concluded(self._plan, event, decision, error)
         try:
             match decision:
@@ -201,8 +234,14 @@ class Workers:
 
     def _wait(self, item: Item, event: Event[Payload], decision: Wait) -> None:
         short = decision.in_place or tier_for(decision.not_before - self._clock()) is None
+        if not item.part.alive and item.payloads is None:
+            # Handed over, it cannot wait here; its next owner waits for this copy. Lost, it is somebody else's.
+            if item.fate == "handed" and not self._plan.stage.retry.in_place:
+                self._settler.retry(item, event, decision)
+            return
         room = len(self._waiting) < item.part.feed.window.limits.in_place_share
-        if self._plan.stage.retry.in_place or (short and room):
+        # A paid answer is kept here until it can be written: elsewhere it would be paid for again.
+        if self._plan.stage.retry.in_place or (short and room) or item.payloads is not None:
             item.tries = decision.tries
             self._waiting.wait(item, decision.not_before, self._dispatch.push)
         else:

@@ -15,7 +15,7 @@ class StageMetrics:
         self.taken = Counter(
             "pipeline_records_taken", "Records a stage has taken from its topics", ["stage"], registry=registry
         )
-        # The ends: "output", "failure", "retry", "moved", "dead_letter", "nothing".
+        # The ends: "output", "failure", "retry", "moved", "dead_letter", "nothing", "answered".
         self.settled = Counter(
             "pipeline_records_settled", "Records settled, by the end they came to", ["stage", "end"], registry=registry
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,6 +21,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, tho
 from pipeline.broker.admin import Admin
 from pipeline.broker.config import GroupProtocol, KafkaConfig
 from pipeline.broker.kafka import KafkaConsumer, KafkaProducer, KafkaReader
+from pipeline.broker.kafka_transactions import KafkaTransactions
+from pipeline.core.ports import Batch
 from pipeline.core.record import Partition
 from tests.contracts.broker_bench import PATIENCE, Bench
 
@@ -41,6 +44,22 @@ while not consumer.assignment():
 print("ready", flush=True)
 while True:
     consumer.poll(0.1)
+"""
+
+
+_DYING = """
+import json, sys, time
+from confluent_kafka import Producer, TopicPartition
+said = json.loads(sys.argv[1])
+producer = Producer(said["producer"])
+producer.init_transactions()
+producer.begin_transaction()
+for topic, value, partition in said["records"]:
+    producer.produce(topic, value, partition=partition)
+producer.flush()
+producer.send_offsets_to_transaction([TopicPartition(*one) for one in said["offsets"]], bytes.fromhex(said["member"]))
+print("ready", flush=True)
+time.sleep(600)
 """
 
 
@@ -70,6 +89,21 @@ class KafkaDoomed:
         if self._process.returncode is None:
             self._process.kill()
             await self._process.wait()
+
+
+@asynccontextmanager
+async def _process(program: str, *arguments: str) -> AsyncIterator[KafkaDoomed]:
+    """Run a program that says when it is ready."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, *arguments, stdout=asyncio.subprocess.PIPE
+    )
+    doomed = KafkaDoomed(process)
+    try:
+        assert process.stdout is not None
+        assert await asyncio.wait_for(process.stdout.readline(), 30) == b"ready\n"
+        yield doomed
+    finally:
+        await doomed.kill()
 
 
 class KafkaBench:
@@ -105,27 +139,31 @@ class KafkaBench:
         self._stack.push_async_callback(reader.close)
         return reader
 
+    def transactions(self, group: str, transactional_id: str) -> KafkaTransactions:
+        """Transactions, closed with the bench."""
+        transactions = KafkaTransactions(self.config, group, transactional_id)
+        self._stack.push_async_callback(transactions.close)
+        return transactions
+
+    @asynccontextmanager
+    async def dying(self, group: str, transactional_id: str, batch: Batch) -> AsyncIterator[KafkaDoomed]:
+        """A producer in a process that can be killed; the broker aborts what it has open after a second, and a look."""
+        own = dict.fromkeys(("transaction.timeout.ms", "message.timeout.ms", "socket.timeout.ms"), 1500)
+        said = {
+            "producer": {**self.config.transactions(transactional_id), **own},
+            "records": [(one.topic, (one.value or b"").decode(), one.partition) for one in batch.records],
+            "offsets": [(*name, commit.offset, commit.metadata) for name, commit in batch.offsets.items()],
+            "member": batch.member.hex(),
+        }
+        async with _process(_DYING, json.dumps(said)) as doomed:
+            yield doomed
+
     @asynccontextmanager
     async def doomed(self, group: str, topic: str) -> AsyncIterator[KafkaDoomed]:
         """A member that owns the topic, in a process that can be killed."""
         self._short_session(group)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            _MEMBER,
-            self.config.servers,
-            group,
-            topic,
-            self.config.group_protocol,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        member = KafkaDoomed(process)
-        try:
-            assert process.stdout is not None
-            assert await asyncio.wait_for(process.stdout.readline(), 30) == b"ready\n"
+        async with _process(_MEMBER, self.config.servers, group, topic, self.config.group_protocol) as member:
             yield member
-        finally:
-            await member.kill()
 
     async def trim(self, partition: Partition, below: int) -> None:
         """Delete the records below an offset."""

@@ -8,6 +8,7 @@ from confluent_kafka.admin import AdminClient
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.broker.client_log import ClientLog
 from pipeline.broker.config import (
     PROTECTED,
     GroupProtocol,
@@ -55,6 +56,15 @@ def test_overrides() -> None:
     assert config.producer()["bootstrap.servers"] == "127.0.0.1:1"
     assert config.servers == "127.0.0.1:1"
     assert config.admin()["linger.ms"] == "7"
+
+
+def test_transactions_end_soon() -> None:
+    """A transactional producer is made as it is configured, is idempotent, and holds readers back for ten seconds."""
+    properties = CONFIG.transactions("pipeline.work.9f")
+    assert properties["transactional.id"] == "pipeline.work.9f"
+    assert properties["transaction.timeout.ms"] == 10_000
+    assert (properties["acks"], properties["enable.idempotence"]) == ("all", True)
+    Producer(properties, logger=ClientLog()).close()
 
 
 def test_variables_of_others() -> None:

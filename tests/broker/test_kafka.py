@@ -10,6 +10,7 @@ from pipeline.devkit.kafka import Broker
 from tests.broker.kafka_bench import kafka_bench
 from tests.contracts.broker_bench import Opens
 from tests.contracts.broker_contract import BrokerContract
+from tests.contracts.transactions_contract import TransactionFacts
 
 
 @pytest.mark.kafka
@@ -25,6 +26,26 @@ class TestKip848(BrokerContract):
 @pytest.mark.kafka
 class TestClassic(BrokerContract):
     """The contract for members of the classic protocol."""
+
+    @pytest.fixture
+    def opened(self, kafka: Broker) -> Opens:
+        """Open a bench on the shared broker."""
+        return partial(kafka_bench, kafka.bootstrap_servers, "classic")
+
+
+@pytest.mark.kafka
+class TestTransactionsKip848(TransactionFacts):
+    """Transactions for members of the new protocol."""
+
+    @pytest.fixture
+    def opened(self, kafka: Broker) -> Opens:
+        """Open a bench on the shared broker."""
+        return partial(kafka_bench, kafka.bootstrap_servers, "consumer")
+
+
+@pytest.mark.kafka
+class TestTransactionsClassic(TransactionFacts):
+    """Transactions for members of the classic protocol."""
 
     @pytest.fixture
     def opened(self, kafka: Broker) -> Opens:

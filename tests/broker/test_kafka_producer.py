@@ -65,6 +65,7 @@ async def test_overflow_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         producer.send(Outgoing("t", None, b"x"), answers.append)
     assert answers == []
     await asyncio.sleep(0)
+    await asyncio.sleep(0)
     assert [str(error) for error in answers] == ["t: 5 records wait to be sent already"] * 2
     assert await producer.flush(0) == 8
     await producer.close()

@@ -71,6 +71,7 @@ async def producing() -> AsyncIterator[tuple[KafkaProducer, FakeClient, list[tup
     def send(value: bytes, partition: int | None = 0) -> None:
         record = Outgoing("t", b"k", value, partition=partition)
         producer.send(record, lambda error: ended.append((value, error is None)))
+        producer._hand_over()  # as the loop does at the end of its turn
 
     yield producer, client, ended, send
     client.purge()

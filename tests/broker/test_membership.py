@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
@@ -9,7 +10,8 @@ from typing import Any, TypeVar, cast
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
-from pipeline.broker.membership import Membership
+from pipeline.broker.client_log import ClientLog
+from pipeline.broker.membership import Membership, known_member
 from pipeline.broker.presence import Presence
 from pipeline.core.errors import Halt
 from pipeline.core.record import Commit, Partition
@@ -317,3 +319,34 @@ def test_bring_back_of_what_has_gone(group: Group) -> None:
     """A partition that has left in the meantime is not touched."""
     group.member.bring_back(cast(Any, None), "g", A, None)
     assert group.fake.done == []
+
+
+def word(generation: int, member: bytes) -> bytes:
+    """Group metadata as librdkafka writes them."""
+    return b"CGMDv2:" + generation.to_bytes(4, sys.byteorder, signed=True) + b"group\0" + member + b"\0\1"
+
+
+@pytest.mark.parametrize(
+    "metadata,known",
+    [
+        (word(3, b"member"), True),
+        (word(0, b"member"), True),
+        (word(-1, b"member"), False),
+        (word(3, b""), False),
+        (word(-1, b""), False),
+        (b"CGMDv2:", False),
+        (b"", False),
+        (b"of another client:" + bytes(20), False),
+    ],
+)
+def test_only_a_member_of_a_generation_is_known(metadata: bytes, known: bool) -> None:
+    """A broker does not fence offsets of nobody in particular, so they must never be sent."""
+    assert known_member(metadata) == (metadata if known else None)
+
+
+def test_the_clients_own_metadata_are_understood() -> None:
+    """What librdkafka says of a consumer that has not joined is nobody."""
+    consumer = Consumer({"bootstrap.servers": "127.0.0.1:1", "group.id": "g"}, logger=ClientLog())
+    assert consumer.consumer_group_metadata().startswith(b"CGMDv2:")
+    assert known_member(consumer.consumer_group_metadata()) is None
+    consumer.close()

@@ -13,11 +13,14 @@ import pytest
 from pipeline.broker.memory import MemoryBroker, MemoryTimes
 from pipeline.broker.memory_clients import MemoryConsumer, MemoryProducer
 from pipeline.broker.memory_reader import MemoryReader
+from pipeline.broker.memory_transactions import MemoryTransactions
 from pipeline.broker.topics import TopicSpec
+from pipeline.core.ports import Batch
 from pipeline.core.record import Commit, Outgoing, Partition
 from pipeline.devkit.clock import wall
 from tests.contracts.broker_bench import PATIENCE, Bench, Opens, Owner, turn
 from tests.contracts.broker_contract import BrokerContract
+from tests.contracts.transactions_contract import TransactionFacts
 
 SESSION = 10.0
 
@@ -29,6 +32,14 @@ class _MemoryDoomed:
 
     async def kill(self) -> None:
         self._broker.kill(self._consumer)
+
+
+class _MemoryDying:
+    def __init__(self, transactions: MemoryTransactions) -> None:
+        self._transactions = transactions
+
+    async def kill(self) -> None:
+        self._transactions.die()
 
 
 class _MemoryBench:
@@ -47,6 +58,18 @@ class _MemoryBench:
 
     def reader(self) -> MemoryReader:
         return self.cluster.reader()
+
+    def transactions(self, group: str, transactional_id: str) -> MemoryTransactions:
+        return self.cluster.transactions(group, transactional_id)
+
+    @asynccontextmanager
+    async def dying(self, group: str, transactional_id: str, batch: Batch) -> AsyncIterator[_MemoryDying]:
+        transactions = self.cluster.transactions(group, transactional_id)
+        self.cluster.times = MemoryTimes(session=SESSION, transact=1.0)
+        transactions.begin(batch, lambda _: None)
+        await asyncio.sleep(2.5)
+        self.cluster.times = MemoryTimes(session=SESSION)
+        yield _MemoryDying(transactions)
 
     @asynccontextmanager
     async def doomed(self, group: str, topic: str) -> AsyncIterator[_MemoryDoomed]:
@@ -70,6 +93,16 @@ async def _opened() -> AsyncIterator[Bench]:
 @pytest.mark.virtual
 class TestMemory(BrokerContract):
     """The contract, on the broker in memory."""
+
+    @pytest.fixture
+    def opened(self) -> Opens:
+        """Open a fresh broker."""
+        return _opened
+
+
+@pytest.mark.virtual
+class TestTransactions(TransactionFacts):
+    """Transactions, on the broker in memory."""
 
     @pytest.fixture
     def opened(self) -> Opens:

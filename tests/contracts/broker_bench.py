@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from pipeline.broker.topics import Creation, TopicSpec, TopicState
-from pipeline.core.ports import Consumer, Producer, Reader
+from pipeline.core.ports import Batch, Consumer, Producer, Reader, Transactions
 from pipeline.core.record import Commit, Outgoing, Partition, Record
 
 PATIENCE = 3.0
@@ -66,6 +66,14 @@ class Bench(Protocol):
 
     def reader(self) -> Reader:
         """A reader."""
+        ...
+
+    def transactions(self, group: str, transactional_id: str) -> Transactions:
+        """Transactions for the offsets of a group."""
+        ...
+
+    def dying(self, group: str, transactional_id: str, batch: Batch) -> AbstractAsyncContextManager[Doomed]:
+        """A producer that has written all of `batch`, its offsets too, and has not committed it."""
         ...
 
     def doomed(self, group: str, topic: str) -> AbstractAsyncContextManager[Doomed]:

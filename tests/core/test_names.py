@@ -31,6 +31,7 @@ def test_names_are_as_the_flow_picture_has_them() -> None:
     assert "pipeline.infer.retry.10s" == names.retry_topic("pipeline", "infer", TIERS[0])
     assert "pipeline.infer.dlq" == names.dead_letter_topic("pipeline", "infer")
     assert "pipeline.infer" == names.group("pipeline", "infer")
+    assert "pipeline.infer.9f" == names.transactional_id("pipeline", "infer", "9f")
     assert "pipeline.requests-value" == names.subject("pipeline", "requests")
 
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from pipeline.core.ports import ChatAnswer, ChatCall, Chunk, RecordTooLarge, WebhookMessage
+from pipeline.core.ports import ChatAnswer, ChatCall, Chunk, NotCommitted, RecordTooLarge, WebhookMessage
 
 CALL = ChatCall("model", "system", "user", 100, 0.0, "id", 30.0)
 ANSWER = ChatAnswer("text", None, "stop", "model", "id", 1, 2, usage_estimated=False, latency=0.5)
@@ -35,3 +35,9 @@ def test_what_is_not_said_is_plain_text_within_twenty_seconds() -> None:
 def test_a_record_that_is_too_large_is_no_verdict() -> None:
     """The producer hands it on as an error of the write; what it means for a record is the runtime's to say."""
     assert (Exception,) == RecordTooLarge.__bases__
+
+
+def test_a_batch_that_did_not_take_place_names_what_was_refused() -> None:
+    """By index, and nothing unless said: then it may be tried again as it is."""
+    error = RecordTooLarge("large")
+    assert ({}, {1: error}) == (NotCommitted("fenced").refused, NotCommitted("refused", {1: error}).refused)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Never
 
 import pytest
 
+from pipeline.core.catalog import Catalog
 from pipeline.core.event import Event
 from pipeline.core.payloads import Delivery, Document, Failure, Prompt, Request, Result
+from pipeline.core.ports import ChatModel, PassageSearch
 from pipeline.core.retry import RetryPolicy
 from pipeline.core.stage import Context, Stage, Topic, joined, sink, stage
 
@@ -98,6 +101,43 @@ def test_open_topics_and_our_own_do_not_mix(sources: tuple[Topic[Any], ...]) -> 
     """Our own records would be treated as an outsider's, and lose their jobs; and a stage reads something."""
     with pytest.raises(ValueError, match="its sources must be all open topics or all our own"):
         Stage(name="mixed", sources=sources, output=None, handler=Preprocess)
+
+
+@dataclass(frozen=True)
+class Calls:
+    """A handler that asks a model, and may search."""
+
+    catalog: Catalog
+    model: ChatModel
+    passages: PassageSearch | None = None
+
+    async def __call__(self, event: Event[Request], ctx: Context) -> Sequence[Prompt]:
+        """Answer nothing."""
+        return ()
+
+
+def test_a_stage_from_kafka_to_kafka_may_be_exactly_once() -> None:
+    """It needs a handler that touches nothing else, be it a class or a function that makes one."""
+    for handler in (Preprocess, partial(Preprocess)):
+        assert stage("preprocess", REQUESTS, PROMPTS, handler, delivery="exactly once").delivery == "exactly once"
+
+
+def test_a_stage_that_calls_the_outside_cannot_be_exactly_once() -> None:
+    """A call cannot be taken back with a transaction; the sentence names the ports and what to declare instead."""
+    with pytest.raises(
+        ValueError,
+        match=r'stage work cannot be .* by ChatModel and PassageSearch, .* declare it delivery="at least once"',
+    ):
+        stage("work", REQUESTS, PROMPTS, Calls, delivery="exactly once")
+    with pytest.raises(ValueError, match="stage index cannot be exactly once: it has no output topic"):
+        sink("index", DOCUMENTS, Index, delivery="exactly once")
+
+
+def test_there_are_no_other_deliveries() -> None:
+    """A mistaken word is refused, with those that there are."""
+    mistaken: Any = "exactly-once"
+    with pytest.raises(ValueError, match="'exactly-once' is none of at least once, at most once, exactly once"):
+        stage("work", REQUESTS, PROMPTS, Preprocess, delivery=mistaken)
 
 
 def test_a_context_knows_its_try() -> None:

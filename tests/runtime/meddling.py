@@ -125,6 +125,9 @@ class Consumer:
     def connected(self) -> bool:
         return self.up and self._inner.connected()
 
+    def membership(self) -> bytes | None:
+        return self._inner.membership()
+
     def paused(self, topic: str, number: int = 0) -> bool:
         """Whether the last wish for a partition was to pause it."""
         wishes = [pause for _, name, pause in self.pauses if name == (topic, number)]

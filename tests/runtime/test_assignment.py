@@ -9,7 +9,7 @@ import pytest
 from pipeline.core.offset_map import read
 from pipeline.core.ports import Consumer
 from pipeline.core.record import Commit, Partition, Record
-from pipeline.runtime.assignment import CROWDED, FULL, Assignment
+from pipeline.runtime.assignment import CROWDED, FULL, SHARED, Assignment
 from pipeline.runtime.plan import plan
 from pipeline.runtime.work import Item
 from tests.runtime.world import LANED, World
@@ -207,3 +207,38 @@ def test_taking_stops_while_the_offset_map_could_overflow(bench: Bench) -> None:
     assert {one.offset for one in items if not any(one.offset in ranges for ranges in settled)} == {
         one.offset for one in part.unsettled()
     }
+
+
+def test_a_partition_that_holds_its_share_waits_alone(bench: Bench) -> None:
+    """The client hands over blocks of one partition: one does not fill the window while the others are not in it."""
+    bench.assignment.assigned({IN_1: None})
+    part = bench.assignment.parts[IN_0]
+    most = bench.assignment.feeds["t.in"].window.limits.records // 2
+    items = bench.take(IN_0, *range(most))
+    for other in bench.assignment.parts.values():
+        bench.assignment.share(other)
+    assert {name for name, one in bench.assignment.parts.items() if one.pauses} == {IN_0}
+    assert part.pauses == {SHARED}
+    for item in items[: most // 2]:
+        bench.assignment.share(part)
+        assert part.pauses == {SHARED}
+        part.frontier.settle(item)
+    bench.assignment.share(part)
+    assert not part.pauses
+
+
+def test_what_a_tier_holds_is_no_share(bench: Bench) -> None:
+    """A tier's partition is bounded by its own pause behind a head that is not due."""
+    bench.take(TENS, *range(2_000))
+    bench.assignment.share(bench.assignment.parts[TENS])
+    assert not bench.assignment.parts[TENS].pauses
+
+
+def test_what_was_committed_past_markers_is_not_taken_back(bench: Bench) -> None:
+    """A position that is not known any more at the end leaves the commit where it was, not at the last record."""
+    (item,) = bench.take(IN_0, 5)
+    bench.assignment.parts[IN_0].frontier.settle(item)
+    bench.told.places = {IN_0: 9}
+    assert bench.assignment.commits() == {IN_0: Commit(9)}
+    bench.told.places = {}
+    assert bench.assignment.revoked([IN_0]) == {IN_0: Commit(9)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
@@ -49,6 +49,36 @@ def test_nothing_is_committed_before_anything_is_settled() -> None:
     assert (frontier.offset(7), frontier.settled(5)) == (5, (range(6, 7),))
     frontier.settle(first)
     assert frontier.offset() == 7
+
+
+@given(
+    offsets=st.sets(st.integers(0, 30), min_size=1),
+    before=st.sets(st.integers(0, 30)),
+    done=st.sets(st.integers(0, 30)),
+    known=st.sampled_from([(), (range(20, 25), range(40, 42))]),
+    position=st.none() | st.integers(31, 50),
+)
+def test_to_suppose_is_to_settle_without_a_trace(
+    offsets: set[int], before: set[int], done: set[int], known: tuple[range, ...], position: int | None
+) -> None:
+    """What a frontier would be with some records settled is what it is once they are; to ask changes nothing."""
+    frontier = Frontier(known)
+    records = taken(frontier, *sorted(offset for offset in offsets if not frontier.has(offset)))
+    for record in records:
+        if record.offset in before:
+            frontier.settle(record)
+    then = _seen(frontier, position)
+    supposed = _seen(frontier.supposing({record for record in records if record.offset in done}), position)
+    assert _seen(frontier, position) == then
+    for record in records:
+        if record.offset in done:
+            frontier.settle(record)
+    assert supposed == _seen(frontier, position)
+
+
+def _seen(frontier: Frontier, position: int | None) -> tuple[object, ...]:
+    offset = frontier.offset(position)
+    return offset, offset is None or frontier.settled(offset), len(frontier), frontier.owed, frontier.span
 
 
 def test_a_gap_counts_as_settled() -> None:

@@ -231,14 +231,14 @@ async def test_a_partition_that_arrives_at_a_full_feed_starts_paused() -> None:
     other = await world.start(Script(), tiers=False)
     await world.settle()
     mine = next(iter(first.consumer.owned)).number
-    for number in range(100):
+    for number in range(400):
         world.put(f"n{number}", key=None, partition=mine)
     await asyncio.sleep(2)
     assert first.consumer.paused("t.in", mine)
     await other.stop()
     await asyncio.sleep(2)
     assert first.consumer.paused("t.in", 1 - mine)
-    await world.until(lambda: world.at("t.in", mine) == 100)
+    await world.until(lambda: world.at("t.in", mine) == 400)
     assert not first.consumer.paused("t.in", 1 - mine)
     await world.stop()
 

@@ -13,8 +13,8 @@ LIMITS = WindowLimits(buffer=8, records=100, bytes=1_000)
 
 def test_limits_grow_with_concurrency_and_never_vanish() -> None:
     """A stage of one slot still has a buffer and a window; a large one has room for sixteen keys a slot."""
-    assert limits_for(1) == WindowLimits(buffer=8, records=512)
-    assert limits_for(64) == WindowLimits(buffer=64, records=1024)
+    assert limits_for(1) == WindowLimits(buffer=256, records=512)
+    assert limits_for(200) == WindowLimits(buffer=400, records=3200)
 
 
 def test_shares_are_a_quarter_and_at_least_one() -> None:

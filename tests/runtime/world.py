@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from prometheus_client import CollectorRegistry
 
 from pipeline.broker.memory import MemoryBroker
+from pipeline.broker.memory_transactions import MemoryTransactions
 from pipeline.broker.topics import TopicSpec
 from pipeline.core import headers as h
 from pipeline.core import names
@@ -141,6 +142,7 @@ class Run:
     consumer: Consumer
     producer: Producer
     handler: Script
+    transactions: MemoryTransactions
     task: asyncio.Task[None] = field(init=False)
 
     async def stop(self) -> None:
@@ -151,6 +153,7 @@ class Run:
     async def kill(self) -> None:
         """End it as SIGKILL would: nothing more is finished, written, committed or said."""
         self.consumer.dead = self.producer.dead = True
+        self.transactions.die()
         await self.halted()
 
     async def halted(self) -> Halt:
@@ -211,10 +214,12 @@ class World:
         if not tiers:
             bound = replace(bound, tiers={})
         consumer, producer = Consumer(self.broker, bound.group, kit.pop("patience", None)), Producer(self.broker)
-        known = {"observer": self.observer, "version": "1.2.3", **kit}
-        return Run(
-            Runner(bound, handler, Kit(consumer, producer, self.codec, wall, **known)), consumer, producer, handler
-        )
+        transactions = self.broker.transactions(bound.group, f"{bound.group}.{len(self.runs)}")
+        known = {"observer": self.observer, "version": "1.2.3", "transactions": transactions, **kit}
+        if stage.costly:
+            known.setdefault("reader", self.broker.reader())
+        runner = Runner(bound, handler, Kit(consumer, producer, self.codec, wall, **known))
+        return Run(runner, consumer, producer, handler, transactions)
 
     def put(
         self,

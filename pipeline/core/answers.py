@@ -1,0 +1,62 @@
+"""What a record on a followed topic says of the records of its stage (design section 7), by its headers alone.
+
+A costly stage stamps what it writes with the position of the record that it settles. So what was written once is found
+again exactly: through tiers, replays and equal ids, whatever the clocks of its writers said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from pipeline.core import headers as h
+from pipeline.core.job import child_id
+from pipeline.core.record import Position, Record
+
+EventKey = tuple[str, int]
+"""An event's id and run."""
+
+
+class Word(NamedTuple):
+    """What one record says: it is `part` (from 0) of `total` of what settles the record at `settles`.
+
+    `event` is the event that it answers wherever that stands; None for a copy, whose event is still open.
+    """
+
+    settles: Position | None
+    event: EventKey | None = None
+    part: int = 0
+    total: int = 1
+
+
+def output_word(record: Record) -> Word:
+    """Read an output: it answers its parent, together with the other outputs of the same call."""
+    read = h.texts(record.headers)
+    first, _, count = read.get(h.OUTPUT, "").partition("/")
+    total = max(h.count(count), 1)
+    return Word(_settles(read, read.get(h.SOURCE)), _parent(read), min(h.count(first), total - 1), total)
+
+
+def failure_word(record: Record, stage: str) -> Word | None:
+    """Read a failure event; None where it is another stage's, or tells of a dead letter, which may be replayed."""
+    read = h.texts(record.headers)
+    parent = _parent(read)
+    if parent is None or read.get(h.CE_ID) != child_id(parent[0], f"{stage}.failure", 0, parent[1]):
+        return None
+    return Word(_settles(read, read.get(h.SOURCE)), parent)
+
+
+def copy_word(record: Record) -> Word:
+    """Read a copy in a tier or a dead letter: it settles what it was copied from, and nothing else."""
+    read = h.texts(record.headers)
+    return Word(_settles(read, read.get(h.ORIGINAL, "").rpartition("/")[0]))
+
+
+def _parent(read: Mapping[str, str]) -> EventKey | None:
+    parent = read.get(h.PARENT)
+    return (parent, h.count(read.get(h.RUN))) if parent else None
+
+
+def _settles(read: Mapping[str, str], otherwise: str | None) -> Position | None:
+    # What was written before this header existed tells at least where its record first stood.
+    return h.position(read.get(h.SETTLES) or otherwise)

@@ -1,0 +1,256 @@
+"""Following: a costly stage reads what it may already have written, so that no answer is paid for twice (section 7).
+
+While a partition is assigned, the same partition number of the stage's outputs, of `failures`, of its tiers and of its
+dead letters is read along. Nothing is taken of the partition before that has caught up with the ends found at the
+assignment; from then on each call looks its record up as it starts. To look is always to look at memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from pipeline.core import names
+from pipeline.core.answers import EventKey, Word, copy_word, failure_word, output_word
+from pipeline.core.event import Event
+from pipeline.core.job import LANES
+from pipeline.core.offset_map import Progress
+from pipeline.core.payloads import Payload
+from pipeline.core.ports import Clock, Reader
+from pipeline.core.record import Commit, Partition, Record
+from pipeline.core.retry import TIERS
+from pipeline.runtime.answers import Answers, Recent
+from pipeline.runtime.plan import Plan
+from pipeline.runtime.waiting import WaitingRoom
+from pipeline.runtime.work import Item, Part
+from pipeline.telemetry import logs
+
+FETCH_RECORDS = 500
+FETCH_SECONDS = 1.0
+MARGIN_SECONDS = 1.0
+SETTLE_SECONDS = 5.0
+"""How long an answer that is there but not acknowledged may take to appear."""
+
+
+def followed_topics(plan: Plan) -> dict[str, Callable[[Record], Word | None]]:
+    """Name the topics that may hold answers to a stage's records, and how each is read."""
+    stage, prefix = plan.stage, plan.prefix
+    output = stage.output
+    lanes = (LANES if output.laned else (None,)) if output else ()
+    read: dict[str, Callable[[Record], Word | None]] = {}
+    for lane in lanes:
+        read[names.topic(prefix, output.noun if output else "", lane)] = output_word
+    read[plan.failures] = lambda record: failure_word(record, stage.name)
+    copies = [*(names.retry_topic(prefix, stage.name, tier) for tier in TIERS), plan.dead_letters]
+    return read | dict.fromkeys(copies, copy_word)
+
+
+class Follower:
+    """Follows the answers to a stage's records. `ready` is told of a partition that may be taken from, `push` of an
+    item that was held back and may be looked at again, `failed` of what ended the following."""
+
+    def __init__(self, plan: Plan, reader: Reader, clock: Clock) -> None:
+        """Follow nothing yet."""
+        self.ready: Callable[[Part], None] = lambda _: None
+        self.push: Callable[[Item], None] = lambda _: None
+        self.failed: Callable[[BaseException], None] = lambda _: None
+        self.answered_events: Recent[EventKey] = Recent()
+        self._plan = plan
+        self._reader = reader
+        self._clock = clock
+        self._topics = followed_topics(plan)
+        self._reached: dict[Partition, int] = {}
+        self._parts: dict[Partition, Part] = {}
+        self._expiring: WaitingRoom[Part] = WaitingRoom(clock)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._log = logs.get(stage=plan.stage.name)
+
+    # -------------------------------------------------------------- life
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._run(self._follow())
+
+    async def close(self) -> None:
+        """Read no more, and hand nothing over: what still ran was cut."""
+        self._closed = True
+        self._expiring.clear()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def came(self, part: Part, commit: Commit | None, former: Progress) -> None:
+        """Begin to follow the answers to a partition's records. It is not to be taken from until `ready` says so."""
+        follows = [Partition(topic, part.name.number) for topic in self._topics]
+        part.answers = Answers(commit, former, follows)
+        self._parts[part.name] = part
+        if part.answers.handed:
+            self._expiring.wait(part, part.answers.until, self._expire)
+        self._run(self._begin(part, part.answers))
+
+    def left(self, part: Part) -> None:
+        """Forget a partition; its number is read on while another one needs it."""
+        if self._parts.get(part.name) is part:
+            del self._parts[part.name]
+        self._expiring.forget(part)
+        if all(name.number != part.name.number for name in self._parts):
+            gone = [name for name in self._reached if name.number == part.name.number]
+            self._reader.leave(gone)
+            for name in gone:
+                del self._reached[name]
+
+    def hand_over(self, part: Part) -> None:
+        """Name the calls that run, and until when, for the next owner: they will be finished here (section 6.4)."""
+        answers = part.answers
+        running = [item for item in part.unsettled() if item.busy]
+        if answers is None or not running or self._closed:
+            return
+        now = self._clock()
+        ends = [item.until if item.payloads is None else now + SETTLE_SECONDS for item in running]
+        for item in running:
+            item.fate = "handed"
+            answers.handed.add(item.offset)
+        answers.until = max(answers.until, math.ceil(max(now, *ends) + MARGIN_SECONDS))
+
+    # -------------------------------------------------------------- questions
+
+    def answered(self, item: Item, event: Event[Payload] | None = None) -> bool:
+        """Whether a record needs no call: what settles it is written, or the same event is answered already."""
+        if event is not None and (event.id, event.job.run) in self.answered_events:
+            return True
+        answers = item.part.answers
+        return answers is not None and answers.has(item.offset)
+
+    def parks(self, item: Item) -> bool:
+        """Hold a record back whose former owner still finishes its call; it comes again by `push`."""
+        answers = item.part.answers
+        if answers is None or not item.part.alive or item.offset not in answers.handed or answers.has(item.offset):
+            return False
+        answers.parked[item.offset] = item
+        return True
+
+    def progress(self, part: Part, frontier: int) -> Progress:
+        """Say what goes with a commit of a part at `frontier`."""
+        settled = part.frontier.settled(frontier)
+        if part.answers is None:
+            return Progress(settled)
+        return part.answers.progress(frontier, settled, self._reached, self._clock())
+
+    @property
+    def behind(self) -> str:
+        """Say what is waited for; empty where all has caught up."""
+        late = [
+            part.answers for part in self._parts.values() if part.answers is not None and not part.answers.caught_up
+        ]
+        if not late:
+            return ""
+        if all(answers.goal is None for answers in late):
+            return "catching up with its answers: asking the broker where they end"
+        goals = [(name, end) for answers in late for name, end in (answers.goal or {}).items()]
+        left = sum(max(end - self._reached.get(name, 0), 0) for name, end in dict(sorted(goals)).items())
+        return f"catching up with its answers: {left} records left to read"
+
+    # -------------------------------------------------------------- reading
+
+    async def _follow(self) -> None:
+        while True:
+            for record in await self._reader.fetch(FETCH_RECORDS, FETCH_SECONDS):
+                self._hear(record)
+            for name, offset in self._reader.positions().items():
+                if name in self._reached:
+                    self._reached[name] = offset
+            for part in list(self._parts.values()):
+                self._look(part)
+            await asyncio.sleep(0)
+
+    def _hear(self, record: Record) -> None:
+        word = self._topics[record.topic](record)
+        if word is None:
+            return
+        if word.event is not None and word.total == 1:
+            self.answered_events.add(word.event)
+        if word.settles is None:
+            return
+        topic, number, offset = word.settles
+        part = self._parts.get(Partition(topic, number))
+        if part is None or part.answers is None:
+            return
+        place = (Partition(record.topic, record.partition), record.offset)
+        if part.answers.hear(offset, (word.part, word.total), place):
+            if word.event is not None:
+                self.answered_events.add(word.event)
+            self._unpark(part.answers, offset)
+
+    def _look(self, part: Part) -> None:
+        """Take the step that a part was waiting for, if its goal is reached."""
+        answers = part.answers
+        if answers is None or answers.goal is None or answers.left(self._reached):
+            return
+        answers.goal = None
+        if not answers.caught_up:
+            answers.caught_up = True
+            self._log.info(f"{_spelt(part)}: caught up with its answers", action="answers_followed", known=len(answers))
+            self.ready(part)
+        if answers.expired:
+            answers.handed.clear()
+            for offset in list(answers.parked):
+                self._unpark(answers, offset)
+
+    def _unpark(self, answers: Answers[Item], offset: int) -> None:
+        item = answers.parked.pop(offset, None)
+        if item is not None and item.part.alive:
+            self.push(item)
+
+    async def _begin(self, part: Part, answers: Answers[Item]) -> None:
+        """Find where to begin and how far to catch up, and go there."""
+        # In this order: where nothing is owed even now, what will be answered is answered behind these ends.
+        ends = await self._reader.ends(answers.follows)
+        last = await self._reader.ends([part.name])
+        if self._parts.get(part.name) is not part:
+            return
+        if last.get(part.name, 0) <= (answers.commit.offset if answers.commit else 0):
+            answers.begin = {name: ends.get(name, 0) for name in answers.follows}
+        for name, offset in answers.begin.items():
+            # Followed for another part already, it goes back only where it has passed what this one needs.
+            if name not in self._reached or self._reached[name] > offset:
+                self._reached[name] = offset
+                self._reader.follow(name, offset)
+        answers.goal = ends
+        self._log.info(
+            f"{_spelt(part)}: catching up with its answers, {answers.left(self._reached)} records to read"
+            + ("" if any(answers.begin.values()) else ", from the beginning of the log"),
+            action="answers_begun",
+        )
+
+    def _expire(self, part: Part) -> None:
+        """The former owner's time is over: what it has written is in the log now, and needs only to be read."""
+        if part.answers is not None:
+            self._run(self._recheck(part.answers))
+
+    async def _recheck(self, answers: Answers[Item]) -> None:
+        ends = await self._reader.ends(answers.follows)
+        answers.goal = _later(answers.goal, ends)
+        answers.expired = True
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self.failed(error)
+
+
+def _later(one: Mapping[Partition, int] | None, other: Mapping[Partition, int]) -> Mapping[Partition, int]:
+    return other if one is None else {name: max(one.get(name, 0), end) for name, end in {**one, **other}.items()}
+
+
+def _spelt(part: Part) -> str:
+    return f"{part.name.topic}/{part.name.number}"
