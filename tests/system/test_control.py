@@ -38,7 +38,7 @@ def told(place: Site, job: str) -> list[tuple[str, str]]:
 async def test_work_is_paused_resumed_and_cancelled_by_hand(kafka: Broker, tmp_path: Path) -> None:
     """Paused before the stages start, `infer` makes no call until it is resumed; a job that runs and one that is queued
     are cancelled, and both owners hear of it."""
-    slow = SimulatorConfig(latency=Latency(median=4.0, sigma=0.0))
+    slow = SimulatorConfig(latency=Latency(median=8.0, sigma=0.0))
     async with site(kafka, tmp_path, slow, PIPELINE_INFER_CONCURRENCY="1") as place, place.desk() as desk:
         await command(place, "pause", "--stage", "infer", "--reason", "a test", "--operator", "ann")
         stages = await place.start(*STAGES)
