@@ -24,8 +24,10 @@ RESULTS = Topic("results", p.Result)
 FAILURES = Topic("failures", p.Failure)
 DELIVERIES = Topic("deliveries", p.Delivery)
 DOCUMENTS = Topic("documents", p.Document, open_topic=True)
+CONTROL = Topic("control", p.Control)
 
 TOPICS = (REQUESTS, PROMPTS, CONTEXTS, COMPLETIONS, RESULTS, FAILURES, DELIVERIES, DOCUMENTS)
+"""What is work, in a topic for each; `CONTROL` is read by every worker, whole, and has one partition."""
 
 STAGES = (
     stage("preprocess", REQUESTS, PROMPTS, Preprocess, repartition=True, enforce_deadline=True),
@@ -54,6 +56,9 @@ def topic_specs(prefix: str, partitions: int) -> list[TopicSpec]:
     for one in STAGES:
         specs += [TopicSpec(names.retry_topic(prefix, one.name, tier), partitions, copy) for tier in TIERS]
         specs.append(TopicSpec(names.dead_letter_topic(prefix, one.name), partitions, dead))
+    # Compacted: what is in force is kept for ever, what was taken back goes.
+    kept = {"cleanup.policy": "compact", "message.timestamp.type": "CreateTime"}
+    specs.append(TopicSpec(names.topic(prefix, CONTROL.noun), 1, kept | {"max.message.bytes": str(MAX_MESSAGE_BYTES)}))
     return specs
 
 
@@ -61,7 +66,7 @@ def chain(prefix: str) -> list[str]:
     """Name the topics that must have one partition count: all but what repartitioning stages read and copy to."""
     free = {source.noun for one in STAGES if one.repartition for source in one.sources}
     loose = {f"{prefix}.{one.name}." for one in STAGES if one.repartition}
-    loose_topics = {names.topic(prefix, noun) for noun in free}
+    loose_topics = {names.topic(prefix, noun) for noun in (*free, CONTROL.noun)}
     every = [spec.name for spec in topic_specs(prefix, 1)]
     return [name for name in every if name not in loose_topics and not name.startswith(tuple(loose))]
 

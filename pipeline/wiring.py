@@ -23,14 +23,16 @@ from pipeline.broker.tail import open_tail as open_tail_of
 from pipeline.clients.webhook import addresses, open_webhooks
 from pipeline.core import names
 from pipeline.core.catalog import Catalog
+from pipeline.core.control import ControlState, Entry, expired, key_of
 from pipeline.core.errors import ConfigurationError
 from pipeline.core.payloads import Document, Request
-from pipeline.core.ports import ChatModel, Codec, PassageSearch, PassageStore, Producer, WebhookSender
+from pipeline.core.ports import ChatModel, Clock, Codec, PassageSearch, PassageStore, Producer, WebhookSender
 from pipeline.core.record import Record
 from pipeline.core.stage import Handler, Stage
 from pipeline.ops.publish import Publisher
 from pipeline.ops.topic_check import TopicState, problems
 from pipeline.resources import resource
+from pipeline.runtime.control import ControlTopic, followed
 from pipeline.runtime.observe import Observer
 from pipeline.runtime.plan import plan
 from pipeline.runtime.probes import serve_probes
@@ -187,6 +189,8 @@ async def open_worker(
         await _prepare(codec, stages)
         kafka = kafka.with_protocol(await admin.group_protocol())
         observer = Observer(StageMetrics(REGISTRY))
+        told = await _control(configured, kafka, codec, stack, CLOCK)
+        control = await stack.enter_async_context(followed(told))
         runners = []
         for stage, handler in zip(stages, handlers, strict=True):
             bound = plan(stage, settings.topic_prefix)
@@ -206,6 +210,7 @@ async def open_worker(
                 accept_dead,
                 admin.partitions,
                 reader,
+                admission=control,
             )
             if stage.delivery == "exactly once":
                 unique = names.transactional_id(settings.topic_prefix, stage.name, uuid4().hex)
@@ -215,6 +220,16 @@ async def open_worker(
         worker = Worker(runners)
         probes = serve_probes(settings.probes_host, settings.probes_port, runners, REGISTRY)
         yield OpenWorker(worker, await stack.enter_async_context(probes))
+
+
+async def _control(
+    configured: Configured, kafka: KafkaConfig, codec: Codec, stack: AsyncExitStack, clock: Clock
+) -> ControlTopic:
+    """Make what reads the control topic; nothing is read yet."""
+    types = catalog_of(configured).types
+    topic = names.topic(configured.settings.topic_prefix, topology.CONTROL.noun)
+    reader = await stack.enter_async_context(open_reader(kafka, topic))
+    return ControlTopic(topic, reader, codec, clock, lambda kind: types[kind].model if kind in types else "")
 
 
 async def _prepare(codec: AvroCodec, stages: Sequence[Stage]) -> None:
@@ -261,6 +276,37 @@ async def open_desk(configured: Configured, say: Say, source: str = "pipeline-su
         producer = await stack.enter_async_context(open_producer(kafka_of(configured)))
         codec = await stack.enter_async_context(opened_codec(configured))
         yield Desk(Publisher(producer, codec, prefix, source), admin, codec, producer, prefix)
+
+
+@dataclass(frozen=True, slots=True)
+class ControlDesk:
+    """What is in force when it is opened, and how to tell more."""
+
+    known: ControlState
+    publisher: Publisher
+
+    @property
+    def state(self) -> ControlState:
+        """What is in force now."""
+        return self.known.fold((), CLOCK())
+
+    async def tell(self, entries: Sequence[Entry]) -> None:
+        """Write entries; what has expired is cleared away, so that the compacted topic stays small."""
+        stale = [(key_of(one), None) for one in self.known.cancels.values() if expired(one, CLOCK())]
+        await self.publisher.control([*entries, *stale])
+
+
+@asynccontextmanager
+async def open_control(configured: Configured, say: Say) -> AsyncIterator[ControlDesk]:
+    """Read what is in force. Raises ConfigurationError where the broker does not answer or the topic is not there."""
+    async with AsyncExitStack() as stack:
+        desk = await stack.enter_async_context(open_desk(configured, say))
+        # By a clock that stands still nothing has expired: what has is to be cleared away.
+        control = await _control(configured, kafka_of(configured), desk.codec, stack, lambda: 0.0)
+        if not await desk.admin.partitions([control.topic]):
+            raise ConfigurationError(f"{control.topic} does not exist: run `pipeline topics create`")
+        await control.begin()
+        yield ControlDesk(control.state, desk.publisher)
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from pipeline import wiring
-from pipeline.cli import commands, embedded
+from pipeline.cli import commands, control, embedded
 from pipeline.cli.console import answers, bars, summary_line
 from pipeline.cli.session import ERR, FAILED, MISUSED, OUT, configure, lines_of, origin_of, run, say, setting_names
 from pipeline.cli.work import run_stages
@@ -32,6 +32,7 @@ topics_app = typer.Typer(help="The topics of the pipeline.", no_args_is_help=Tru
 schemas_app = typer.Typer(help="The schemas of the topics.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 app.add_typer(schemas_app, name="schemas")
+control.register(app)
 
 
 def main() -> None:

@@ -165,3 +165,21 @@ class Document(Payload):
     body: str
     version: int
     deleted: bool = False
+
+
+class Control(Payload):
+    """What a person has told all workers: work that is paused, or a job that is cancelled. Times are epoch ms.
+
+    A pause is narrowed by each of `stage`, `type`, `tenant` and `model` that is given. `core.control` has the rules.
+    """
+
+    state: Literal["paused", "cancelled"]
+    stage: str | None = None
+    type: str | None = None
+    tenant: str | None = None
+    model: str | None = None
+    job: str | None = None
+    reason: str = ""
+    operator: str = ""
+    at_ms: int
+    expires_at_ms: int | None = None

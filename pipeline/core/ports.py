@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from pipeline.core.control import Verdict
+from pipeline.core.job import Job
 from pipeline.core.payloads import Document, Passage, Payload
 from pipeline.core.record import Commit, Outgoing, Partition, Record
 
@@ -224,6 +226,30 @@ class Reader(Protocol):
 
     async def close(self) -> None:
         """Stop. Idempotent."""
+        ...
+
+
+# ------------------------------------------------------------------ admission
+
+
+class Admission(Protocol):
+    """Whether records may be handled now. Asked on the event loop before a record takes a slot; answers at once."""
+
+    @property
+    def quiet(self) -> bool:
+        """Whether all is admitted, so that nobody need ask."""
+        ...
+
+    def whole(self, stage: str) -> str:
+        """Say why all work of a stage has to wait, so that none of it need be taken; empty where it need not."""
+        ...
+
+    def verdict(self, stage: str, job: Job) -> Verdict:
+        """Say whether a record of `job` may be handled by `stage` now."""
+        ...
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Call `changed` on the event loop each time when answers may have changed: then ask again."""
         ...
 
 

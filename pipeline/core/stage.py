@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, Never, Protocol, TypedDict, TypeVar, U
 
 from pipeline.core.event import Event
 from pipeline.core.flood import FloodLimits
-from pipeline.core.payloads import Payload
+from pipeline.core.payloads import Failure, Payload, Result
 from pipeline.core.ports import OUTSIDE
 from pipeline.core.retry import RetryPolicy
 
@@ -156,6 +156,11 @@ class Stage:
     def open_topic(self) -> bool:
         """Whether outsiders write what this stage reads."""
         return any(source.open_topic for source in self.sources)
+
+    @property
+    def outcomes(self) -> bool:
+        """Whether it handles what jobs have come to: no cancellation of theirs comes in time any more."""
+        return any(issubclass(source.payload, Result | Failure) for source in self.sources)
 
 
 def _ports(handler: Any) -> set[type]:

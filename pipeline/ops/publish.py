@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from pipeline.core import headers as h
 from pipeline.core import names
+from pipeline.core.control import Entry
 from pipeline.core.job import job_id
 from pipeline.core.payloads import Document, Payload, Request
 from pipeline.core.ports import Codec, Producer
@@ -44,8 +45,13 @@ class Publisher:
         """Send one state of a document."""
         await self._send("documents", f"{document.source}/{document.id}".encode(), document)
 
-    async def _send(self, noun: str, key: bytes, payload: Payload, headers: Sequence[Header] = ()) -> None:
-        value = await self.codec.encode(noun, payload)
+    async def control(self, entries: Sequence[Entry]) -> None:
+        """Write entries of the control topic; an entry without content takes what stands under its key back."""
+        for key, entry in entries:
+            await self._send("control", key.encode(), entry)
+
+    async def _send(self, noun: str, key: bytes, payload: Payload | None, headers: Sequence[Header] = ()) -> None:
+        value = None if payload is None else await self.codec.encode(noun, payload)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def delivered(error: Exception | None) -> None:

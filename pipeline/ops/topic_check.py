@@ -28,6 +28,14 @@ def problems(
     return [*missing, *_partitions(found, chain), *settings]
 
 
+def _compacted(name: str, found: TopicState) -> Iterator[str]:
+    if found.partitions != 1:
+        yield f"{name} has {found.partitions} partitions, but only the first is read: delete it and create it again"
+    policy = found.config.get("cleanup.policy", "delete")
+    if policy != "compact":
+        yield f"{name} has cleanup.policy={policy}, which forgets what is in force: set it to compact"
+
+
 def _partitions(found: Mapping[str, TopicState], chain: Iterable[str]) -> Iterator[str]:
     counts = {name: found[name].partitions for name in chain if name in found}
     if len(set(counts.values())) > 1:
@@ -40,6 +48,9 @@ def _partitions(found: Mapping[str, TopicState], chain: Iterable[str]) -> Iterat
 
 
 def _settings(name: str, found: TopicState, wanted: TopicState, longest_seconds: float) -> Iterator[str]:
+    if wanted.config.get("cleanup.policy") == "compact":
+        yield from _compacted(name, found)
+        return
     policy = found.config.get("cleanup.policy", "delete")
     if policy != "delete":
         yield f"{name} has cleanup.policy={policy}, which drops records that were not handled yet: set it to delete"

@@ -26,7 +26,7 @@ SHARED = "it holds its share of the window"
 class Assignment:
     """All assigned partitions of one stage, by name, and the feeds they belong to.
 
-    `gate` is asked of each partition that arrives whether it has to wait, and why.
+    `gates` are asked of each partition that arrives whether it has to wait, and why.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Assignment:
         self.feeds = {name: Feed(name, source.weight, limits) for name, source in plan.sources.items()}
         self.feeds[RETRY_FEED] = Feed(RETRY_FEED, max(source.weight for source in plan.sources.values()), limits)
         self.parts: dict[Partition, Part] = {}
-        self.gate: Callable[[Partition], str | None] = lambda _: None
+        self.gates: list[Callable[[Partition], str | None]] = []
         self.plan = plan
         self._consumer = consumer
         self._dropped = dropped
@@ -62,7 +62,7 @@ class Assignment:
                 self.pause(part, CATCHING_UP)
             if feed.window.full:
                 self.pause(part, FULL)
-            if reason := self.gate(name):
+            for reason in filter(None, (gate(name) for gate in self.gates)):
                 self.pause(part, reason)
 
     def revoked(self, partitions: Sequence[Partition]) -> Mapping[Partition, Commit]:

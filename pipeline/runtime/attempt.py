@@ -52,18 +52,34 @@ class Attempt:
         """Make the event of a record that cannot be decoded, from its headers and position alone."""
         return self._receive(item, JobPayload())
 
-    async def handle(self, event: Event[Payload]) -> Sequence[Payload]:
-        """Call the handler. Raises what the handler raises, Fail past the job's deadline, TryTimeout when cut."""
+    async def handle(self, event: Event[Payload], item: Item) -> Sequence[Payload]:
+        """Call the handler. Raises what the handler raises, Fail past the job's deadline, TryTimeout when cut.
+
+        A try that is refused while it runs, its task cancelled, raises that refusal whatever the handler did.
+        """
         stage, now = self.plan.stage, self.clock()
         if event.job.hops >= MAX_HOPS:
             raise Reject(f"the event has passed {event.job.hops} stages: topics are wired in a loop", code="loop")
         if stage.enforce_deadline and event.job.late(now):
             raise Fail("the job's deadline has passed", code="deadline")
         deadline = None if event.job.deadline_ms is None else event.job.deadline_ms / 1000
-        context = Context(event.id, event.tries.attempts + 1, deadline, self.clock)
-        with self.deadlines.limit():
-            outputs: Sequence[Payload] = await self.handler(event, context)
-        return outputs
+        context = Context(event.id, event.tries.attempts + 1, deadline, self.clock, item.called_off)
+        item.task = task = asyncio.current_task()
+        outputs: Sequence[Payload] = ()
+        try:
+            with self.deadlines.limit():
+                outputs = await self.handler(event, context)
+        except BaseException:
+            if item.refusal is None:
+                raise
+        finally:
+            item.task = None
+        if item.refusal is None:
+            return outputs
+        if task is not None and task.uncancel():
+            # Somebody else wants the whole worker to end.
+            raise asyncio.CancelledError
+        raise item.refusal
 
     def _receive(self, item: Item, payload: Payload) -> Event[Payload]:
         copy = item.part.tier is not None

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from pipeline.runtime.gatekeeper import Gatekeeper, Open
 from pipeline.runtime.work import Feed, Item
 
 # Workers that are woken and have not begun. Who begins and leaves work behind wakes two more, so all are awake within
@@ -18,6 +19,7 @@ class Dispatch:
 
     def __init__(self, feeds: Sequence[Feed]) -> None:
         """Serve `feeds`. `starved` is called when work arrives and no worker waits for it."""
+        self.gate: Gatekeeper = Open()
         self.starved: Callable[[], None] = lambda: None
         self._feeds = feeds
         self._closed = False
@@ -26,13 +28,20 @@ class Dispatch:
 
     def push(self, item: Item) -> None:
         """Add an item whose turn has come in its key; after `close` it is left where it is, unsettled."""
-        if self._closed:
+        if self._closed or (self.gate.alert and self.gate.stops(item)):
             return
         feed = item.part.feed
         feed.ready.append(item)
         feed.window.ready += 1
         if self._woken < WAKES:
             self._wake()
+
+    def withdraw(self, item: Item) -> None:
+        """Take an item back that no worker has taken; others are passed over."""
+        feed = item.part.feed
+        if item in feed.ready:
+            feed.ready.remove(item)
+            feed.window.ready -= 1
 
     async def take(self) -> Item:
         """Wait for the next item that is still ours to handle."""

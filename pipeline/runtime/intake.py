@@ -8,6 +8,7 @@ from pipeline.runtime.assignment import Assignment
 from pipeline.runtime.attempt import Attempt
 from pipeline.runtime.delay import Move, Rest, exit_time, onward
 from pipeline.runtime.dispatch import Dispatch
+from pipeline.runtime.gatekeeper import Gatekeeper, Open
 from pipeline.runtime.settle import Settler
 from pipeline.runtime.waiting import WaitingRoom
 from pipeline.runtime.work import Item, Part
@@ -23,6 +24,7 @@ class Intake:
         self, assignment: Assignment, dispatch: Dispatch, settler: Settler, attempt: Attempt, clock: Clock
     ) -> None:
         """Tie the parts together."""
+        self.gate: Gatekeeper = Open()
         self._assignment = assignment
         self._dispatch = dispatch
         self._settler = settler
@@ -62,6 +64,8 @@ class Intake:
         it. It is bounded all the same, as a partition is paused behind a head that is not due.
         """
         part = item.part
+        if self.gate.alert and self.gate.refuses(item):
+            return
         if part.tier is None:
             item.enter()
             self._enqueue(item)
@@ -92,6 +96,18 @@ class Intake:
         """Drop an item whose partition has gone."""
         self._rests.forget(item)
         self._heads.forget(item.part)
+
+    def withdraw(self, item: Item) -> None:
+        """Take back an item that waits in its tier, or in its key's queue behind another."""
+        part, key = item.part, self._key(item)
+        self._rests.forget(item)
+        if item in part.held:
+            part.held.remove(item)
+        if item.keyed and part.keys.withdraw(key, item):
+            item.keyed = False
+            if key in part.jammed:
+                part.feed.window.jammed -= 1
+                self._unjam(part, key)
 
     def close(self) -> None:
         """Stop all timers; what waits stays unsettled."""

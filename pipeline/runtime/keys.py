@@ -46,6 +46,16 @@ class KeyQueues(Generic[T]):
             self._queues[key] = None
         return item
 
+    def withdraw(self, key: bytes | None, item: T) -> bool:
+        """Take out an item that waits behind another of its key; False where it does not."""
+        queue = None if key is None else self._queues.get(key)
+        if key is None or queue is None or item not in queue:
+            return False
+        queue.remove(item)
+        if not queue:
+            self._queues[key] = None
+        return True
+
     def depth(self, key: bytes | None) -> int:
         """Count the items of a key that wait behind its current one."""
         if key is None:

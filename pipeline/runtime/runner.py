@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pipeline.core.errors import Halt, Reject
 from pipeline.core.flood import FloodGuard
-from pipeline.core.ports import Clock, Codec, Consumer, Producer, Reader, Transactions
+from pipeline.core.ports import Admission, Clock, Codec, Consumer, Producer, Reader, Transactions
 from pipeline.core.retry import describe
 from pipeline.core.stage import Handler
 from pipeline.runtime.assignment import Assignment
@@ -21,6 +21,7 @@ from pipeline.runtime.attempt import Attempt
 from pipeline.runtime.counterparts import Counterparts, Counts
 from pipeline.runtime.dispatch import Dispatch
 from pipeline.runtime.follow import Follower
+from pipeline.runtime.gate import Gate
 from pipeline.runtime.heads import Heads
 from pipeline.runtime.intake import Intake
 from pipeline.runtime.observe import Observer
@@ -47,6 +48,7 @@ class Kit:
 
     `dead_before` is how many dead letters of the stage are fresh at the start, `accept_dead` how many more a person
     lets pass. `counts` tells how many partitions topics have; without it all counterparts are taken to be there.
+    `admission` is asked before a record is handled; without it all are admitted.
     A costly stage needs a `reader` of its own, an exactly-once stage `transactions`.
     """
 
@@ -62,6 +64,7 @@ class Kit:
     counts: Counts | None = None
     reader: Reader | None = None
     transactions: Transactions | None = None
+    admission: Admission | None = None
 
 
 class Runner:
@@ -84,7 +87,10 @@ class Runner:
         self._early = plan.stage.delivery == "at most once"
         self._heads = Heads()
         self._counterparts = Counterparts(plan, self._assignment, kit.counts)
-        self._assignment.gate = self._counterparts.gate
+        self._assignment.gates.append(self._counterparts.gate)
+        self._gate = Gate(kit.admission, attempt, self._assignment, self._dispatch) if kit.admission else None
+        if self._gate:
+            self._gate.attach(self._workers, self._intake)
         if self._follower is not None:
             self._workers.follower = self._follower
             self._follower.push = self._dispatch.push
@@ -246,6 +252,8 @@ class Runner:
         self._kit.observer.settled(self.plan, item.end)
         if item.end not in _UNDECIDED:
             self._guard.lived()
+        if self._gate and self._gate.holding:
+            self._gate.forget(item)
         part = item.part
         if not part.alive:
             return
@@ -273,6 +281,8 @@ class Runner:
     def _dropped(self, item: Item) -> None:
         self._intake.forget(item)
         self._workers.forget(item)
+        if self._gate:
+            self._gate.forget(item)
         item.leave()
 
     def _commit(self) -> None:
@@ -323,6 +333,8 @@ class Runner:
             partitions=len(self._assignment.parts),
             paused=sum(bool(part.pauses) for part in self._assignment.parts.values()),
             head=self._heads.age,
+            held=len(self._gate.holding) if self._gate else 0,
+            stage_paused=bool(self._gate and self._gate.reason),
         )
 
     def status(self) -> tuple[str, bool, str]:
@@ -338,9 +350,11 @@ class Runner:
             return "waiting for the broker"
         if missing := self._kit.consumer.missing():
             return f"waiting for topics that do not exist: {', '.join(missing)}"
-        if self._follower is not None and self._follower.behind:
+        paused = f"paused by hand ({self._gate.reason})" if self._gate and self._gate.reason else ""
+        if not paused and self._follower is not None and self._follower.behind:
             return self._follower.behind
-        return f"running, but {self._counterparts.reason}" if self._counterparts.reason else self.state
+        hindered = paused or self._counterparts.reason
+        return f"running, but {hindered}" if hindered else self.state
 
 
 def _follower(plan: Plan, kit: Kit) -> Follower | None:

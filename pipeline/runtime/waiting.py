@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from pipeline.core.ports import Clock
@@ -30,6 +30,10 @@ class WaitingRoom(Generic[T]):
         timer = self._timers.pop(waiter, None)
         if timer is not None:
             timer.cancel()
+
+    def __iter__(self) -> Iterator[T]:
+        """Go through the waiters."""
+        return iter(self._timers)
 
     def clear(self) -> None:
         """Forget all."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from asyncio import Task
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from pipeline.core.errors import Fail
 from pipeline.core.headers import Tries
+from pipeline.core.job import Job
 from pipeline.core.offset_map import NOTHING, Progress
 from pipeline.core.record import Commit, Partition, Record
 from pipeline.core.retry import Tier
@@ -94,12 +97,28 @@ class Item(Taken):
 
     `keyed` holds while it is in its key's queue: from there until its turn is over. `counted` holds while it takes room
     in its feed's window. `due` is when it leaves its tier, in seconds since the epoch.
+    `job` is known once it is decoded. `task` runs its handler now; `refusal` is why it is to end, whatever that gives.
     Of a costly call, `until` is when it ends at the latest, 0 while none runs, and `payloads` what it has returned.
     `fate` tells what becomes of it when its partition has gone: `handed` over it is finished to any end, `lost` it
     still writes an answer, since that is paid for.
     """
 
-    __slots__ = ("counted", "due", "end", "fate", "keyed", "owed", "part", "payloads", "record", "tries", "until")
+    __slots__ = (
+        "counted",
+        "due",
+        "end",
+        "fate",
+        "job",
+        "keyed",
+        "owed",
+        "part",
+        "payloads",
+        "record",
+        "refusal",
+        "task",
+        "tries",
+        "until",
+    )
 
     def __init__(self, record: Record, part: Part) -> None:
         """Begin unsettled, with nothing owed to the broker yet."""
@@ -112,9 +131,16 @@ class Item(Taken):
         self.keyed = False
         self.counted = False
         self.due = 0.0
+        self.job: Job | None = None
+        self.task: Task[Any] | None = None
+        self.refusal: Fail | None = None
         self.until = 0.0
         self.payloads: Sequence[Any] | None = None
         self.fate = ""
+
+    def called_off(self) -> bool:
+        """Whether its handler works for nothing."""
+        return self.refusal is not None
 
     @property
     def busy(self) -> bool:

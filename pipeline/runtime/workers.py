@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
 from pipeline.core.errors import Defer, Halt, Outcome, Reject
@@ -14,6 +14,7 @@ from pipeline.core.retry import DeadLetter, FailJob, StopStage, Wait, decide, de
 from pipeline.runtime.attempt import Attempt, contained
 from pipeline.runtime.dispatch import Dispatch
 from pipeline.runtime.follow import Follower
+from pipeline.runtime.gatekeeper import Gatekeeper, Open
 from pipeline.runtime.intake import Intake
 from pipeline.runtime.observe import Observer
 from pipeline.runtime.settle import Settler
@@ -52,6 +53,7 @@ class Workers:
         verdicts: Verdicts,
     ) -> None:
         """Tie the parts together; no worker exists yet."""
+        self.gate: Gatekeeper = Open()
         self.running: set[Item] = set()
         self._plan = attempt.plan
         self._attempt = attempt
@@ -74,6 +76,26 @@ class Workers:
             return
         self.running.add(item)
         self._start(self._again(item, error))
+
+    def conclude_untried(self, item: Item, error: Exception) -> None:
+        """Bring an item whose turn has come to the end that `error` leads to, as if its try had raised it."""
+        if self._closed:
+            return
+        self.running.add(item)
+        self._start(self._untried(item, error))
+
+    def rest(self, item: Item, until: float) -> None:
+        """Let an item whose turn has come wait in place until a time (seconds since the epoch)."""
+        self._waiting.wait(item, until, self._dispatch.push)
+
+    @property
+    def resting(self) -> Iterable[Item]:
+        """What waits in place."""
+        return self._waiting
+
+    def withdraw(self, item: Item) -> None:
+        """End an item's wait in place, if it waits."""
+        self._waiting.forget(item)
 
     def forget(self, item: Item) -> None:
         """Drop an item whose partition has gone; a try that runs goes on, and its result will be stale.
@@ -164,10 +186,12 @@ class Workers:
         """Call the handler, unless it has returned already and only what it returned could not be written."""
         if item.payloads is not None:
             return item.payloads
+        if self.gate.alert:
+            self.gate.check(item, event)
         if self.follower is not None:
             item.until = self._clock() + self._plan.stage.timeout
         with self._observer.trying(self._plan, event):
-            payloads = await self._attempt.handle(event)
+            payloads = await self._attempt.handle(event, item)
         if self.follower is not None:
             item.payloads = payloads
         return payloads
@@ -181,6 +205,16 @@ class Workers:
                 await self._conclude(item, event, error, None)
         finally:
             self.running.discard(item)
+
+    async def _untried(self, item: Item, error: Exception) -> None:
+        try:
+            if item.ours:
+                event = await self._known(item)
+                await self._conclude(item, event, error, event.job if self._plan.stage.enforce_deadline else None)
+        finally:
+            self.running.discard(item)
+        if item not in self._waiting:
+            self._intake.release(item)
 
     async def _known(self, item: Item) -> Event[Payload]:
         try:

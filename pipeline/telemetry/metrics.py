@@ -41,6 +41,12 @@ class StageMetrics:
             ["stage"],
             registry=registry,
         )
+        self.held = Gauge(
+            "pipeline_held_records", "Records in memory that a person has paused", ["stage"], registry=registry
+        )
+        self.stage_paused = Gauge(
+            "pipeline_stage_paused", "1 while a person has paused the whole stage", ["stage"], registry=registry
+        )
         self.commits = Counter("pipeline_commits", "Offset commits asked for", ["stage"], registry=registry)
         self.halted = Gauge("pipeline_stage_halted", "1 when a stage has stopped itself", ["stage"], registry=registry)
         self._stages: dict[str, OneStage] = {}
@@ -65,7 +71,7 @@ class OneStage:
         self.taken = metrics.taken.labels(stage)
         self.handling = metrics.handling.labels(stage)
         self.commits = metrics.commits.labels(stage)
-        gauges = ("open", "waiting", "partitions", "paused", "head", "halted")
+        gauges = ("open", "waiting", "partitions", "paused", "head", "halted", "held", "stage_paused")
         self.gauges = {name: getattr(metrics, name).labels(stage) for name in gauges}
         self._stage = stage
         self._tries, self._settled = metrics.tries, metrics.settled

@@ -70,6 +70,16 @@ class KeyQueuesMachine(RuleBasedStateMachine):
             assert following > done
             self.out[key] = following
 
+    @precondition(lambda self: self.number)
+    @rule(data=st.data(), key=st.sampled_from([b"a", b"b", b"c"]))
+    def withdraw(self, data: st.DataObject, key: bytes) -> None:
+        """Take out any item: only one that waits behind another of its key is found."""
+        item = data.draw(st.integers(1, self.number))
+        line = self.waiting.get(key, [])
+        assert self.queues.withdraw(key, item) == (item in line)
+        assert not self.queues.withdraw(None, item)
+        self.waiting[key] = [one for one in line if one != item]
+
     @invariant()
     def depths_are_counted(self) -> None:
         """The depth of a key is what waits behind its current record."""

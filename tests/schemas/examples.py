@@ -7,6 +7,7 @@ from pathlib import Path
 from pipeline.core.payloads import (
     Citation,
     Completion,
+    Control,
     Delivery,
     Document,
     Failure,
@@ -31,6 +32,7 @@ NOUNS: dict[str, type[Payload]] = {
     "failures": Failure,
     "deliveries": Delivery,
     "documents": Document,
+    "control": Control,
 }
 """The payload that each noun carries."""
 
@@ -120,6 +122,18 @@ FULL: dict[str, Payload] = {
     "documents": Document(
         source="docs", id="d-7", tenant="acme", title="Müller & Söhne", body="Öffnet um 9.", version=2**62, deleted=True
     ),
+    "control": Control(
+        state="cancelled",
+        stage="infer",
+        type="quick_answer",
+        tenant="acme",
+        model="gpt-4o-mini",
+        job="5a0c6d0e-7f0b-5c55-9d0c-0f6f6a1f6e51",
+        reason="The customer has withdrawn it.",
+        operator="müller",
+        at_ms=1_800_000_000_123,
+        expires_at_ms=1_800_600_000_123,
+    ),
 }
 """Every field has a value other than its default."""
 
@@ -145,5 +159,6 @@ LEAST: dict[str, Payload] = {
     "failures": Failure(stage="preprocess", code="too_long", reason="The input is too long.", failed_at_ms=0),
     "deliveries": Delivery(webhook_id="msg_2", kind="job.completed", outcome="delivered", finished_at_ms=0),
     "documents": Document(source="docs", id="", tenant="acme", title="", body="", version=-1),
+    "control": Control(state="paused", at_ms=0),
 }
 """Every field that has a default is left at it."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pipeline.core.payloads import Payload
 from pipeline.runtime.plan import plan
-from pipeline.topology import STAGES, TOPICS, chain, growth_order
+from pipeline.topology import CONTROL, STAGES, TOPICS, chain, growth_order
 from tests.schemas.examples import NOUNS, SCHEMAS
 
 
 def test_every_topic_has_a_schema_and_every_schema_a_topic() -> None:
     """The nouns under `schemas/` are those of the topology, with the same payloads."""
-    declared: dict[str, type[Payload]] = {topic.noun: topic.payload for topic in TOPICS}
+    declared: dict[str, type[Payload]] = {topic.noun: topic.payload for topic in (*TOPICS, CONTROL)}
     assert declared == NOUNS
     assert sorted(declared) == list(SCHEMAS.nouns)
 

@@ -77,6 +77,23 @@ def test_an_unknown_stage_lists_the_known_ones(tmp_path: Path) -> None:
     assert "infur" in text
 
 
+@pytest.mark.parametrize(
+    "arguments,sentence",
+    [
+        ("pause", "--all alone"),
+        ("pause --all --stage infer", "--all alone"),
+        ("resume", "--all alone"),
+        ("pause --stage infur", "there are preprocess, retrieve, infer"),
+        ("pause --type quick", "no type is called 'quick'"),
+        ("resume --model gpt", "no model is called 'gpt'"),
+    ],
+)
+def test_a_pause_of_nothing_that_exists_is_refused(tmp_path: Path, arguments: str, sentence: str) -> None:
+    """Nothing is written: not even the broker is asked."""
+    text = _complains(tmp_path, *arguments.split(), KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9")
+    assert sentence in " ".join(text.split())
+
+
 @pytest.mark.parametrize("content", ["types: [", "just text", "models: {}\n", "types: {a: {}}\n"])
 def test_a_malformed_catalog_is_one_sentence_that_names_the_file(tmp_path: Path, content: str) -> None:
     """A catalog that is no YAML, no mapping or incomplete ends the program naming the file."""
@@ -195,6 +212,10 @@ def test_every_verb_shows_an_example(tmp_path: Path) -> None:
         "schemas check",
         "doctor",
         "config",
+        "pause",
+        "resume",
+        "cancel",
+        "control",
     ]
     for verb in verbs:
         done = CliRunner().invoke(app, [*verb.split(), "--help"], env={"NO_COLOR": "1", "TERMINAL_WIDTH": "120"})
