@@ -220,7 +220,7 @@ class Consumer:
         most = limit if chance.random() < 0.5 else 1 + int(chance.random() * 4)
         await self._rest(0.02 * chance.random() if chance.random() < 0.1 else 0.0)
         records = await self.inner.fetch(most, 0.0)
-        if not records and await self._woken(timeout if self._quiet < 2 else LONGEST_REST):
+        if not records and await self._woken(LONGEST_REST if self._quiet else timeout):
             self._check()
             records = await self.inner.fetch(most, 0.0)
         return records

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
 
 from pipeline.core.payloads import Failure
 from pipeline.core.ports import Codec, WebhookMessage
@@ -68,7 +67,7 @@ def _order(ledger: Ledger, stage: Stage, topic: str) -> None:
     seen: set[str] = set()
     for made in ledger.of(topic):
         source = ledger.at(made.origin) if made.origin else None
-        if made.id in seen or source is None or made.origin in ledger.copied:
+        if made.id in seen or source is None or source.id in ledger.copied:
             continue
         seen.add(made.id)
         source = _first(ledger, source)
@@ -85,25 +84,36 @@ def _order(ledger: Ledger, stage: Stage, topic: str) -> None:
 
 def _first(ledger: Ledger, source: Written) -> Written:
     """Of several writings of one event the first has the place."""
-    return ledger.values.get((source.record.topic, source.id), source) if source.id else source
+    return ledger.values.get((source.record.topic, source.id), source)
 
 
 def calls(ledger: Ledger, made: Sequence[Call], disturbances: Sequence[tuple[float, str]]) -> None:
-    """No event is answered twice by the model unless a crash, a stall or a rebalance lies between, or it came twice."""
-    again = _written_twice(ledger)
+    """No event is answered again by the model unless it stands there twice, or something was disturbed since.
+
+    Since it was written, not since the first call: when the process dies a copy may stand in a tier and its source be
+    not committed; then both are handled, later.
+    """
+    written = _written(ledger)
     answered: dict[str, list[Call]] = defaultdict(list)
     for call in made:
-        if call.answered and call.event not in again:
+        if call.answered:
             answered[call.event].append(call)
-    for event, twice in answered.items():
-        for first, second in pairwise(twice):
-            ended = first.ended if first.ended is not None else second.began
-            if not any(first.began <= at <= max(ended, second.began) for at, _ in disturbances):
-                text = f"the model answered {event} for {first.by} and again for {second.by}, undisturbed"
-                ledger.break_("nothing is paid for twice without a reason", text, event)
+    for event, again in answered.items():
+        times, first = written[event]
+        last = again[-1]
+        if len(again) > 1 and times == 1 and not any(first <= at <= last.began for at, _ in disturbances):
+            text = f"the model answered {event} for {again[0].by} and again for {last.by}, undisturbed"
+            ledger.break_("nothing is paid for twice without a reason", text, event)
 
 
-def _written_twice(ledger: Ledger) -> set[str]:
-    """Events that stand more than once in one topic: each writing is work of its own."""
-    count = Counter((made.position.topic, made.id) for log in ledger.logs.values() for made in log)
-    return {event for (_, event), times in count.items() if times > 1}
+def _written(ledger: Ledger) -> dict[str, tuple[int, float]]:
+    """Tell how often each event stands in one topic at most, and since when."""
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for log in ledger.logs.values():
+        for made in log:
+            found[made.id, made.position.topic].append(made.at)
+    told: dict[str, tuple[int, float]] = {}
+    for (event, _), times in found.items():
+        most, first = told.get(event, (0, times[0]))
+        told[event] = max(most, len(times)), min(first, *times)
+    return told

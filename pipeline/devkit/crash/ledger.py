@@ -74,7 +74,8 @@ class Ledger:
         self.logs: dict[Partition, list[Written]] = {}
         self.copied: set[str] = set()
         self.values: dict[tuple[str, str], Written] = {}
-        self._answered: dict[str, tuple[int, str]] = {}
+        self._answered: dict[str, int] = {}
+        self._moved: dict[str, int] = {}
         self._jobs: dict[str, str] = {}
         self._numbers: dict[tuple[str, bytes], int] = {}
         self._reached: dict[tuple[str, Partition], _Reached] = {}
@@ -104,17 +105,18 @@ class Ledger:
         first = self.at(origin) if origin else None
         job = job or told.get(h.CE_SUBJECT) or (first.job if first else "") or str(position)
         root = origin if copy else str(position)
-        made = Written(self._count, at, by, position, record, origin, root, told.get(h.CE_ID, ""), job)
+        made = Written(self._count, at, by, position, record, origin, root, told.get(h.CE_ID) or job, job)
         self._count += 1
         self._jobs[made.id] = job
         self.logs.setdefault(Partition(position.topic, position.partition), []).append(made)
         self.say(at, by, f"writes {position}" + (f", of {origin}" if origin else ""), job)
         if origin:
-            self._answered[origin] = made.number, record.topic
+            self._answered[origin] = made.number
         if first is not None:
             self._keep_partition(first, made)
             if copy:
-                self.copied.add(origin)
+                self.copied.add(first.id)
+                self._moved[origin] = made.number
                 self._keep_bytes(first, made)
         if not copy:
             self._keep_value(made)
@@ -122,13 +124,13 @@ class Ledger:
 
     def answer(self, origin: str) -> None:
         """Book that what stands at `origin` has had its effect outside of the log."""
-        self._answered[origin] = self._count, ""
+        self._answered[origin] = self._count
         self._count += 1
 
     def rename(self, position: Position, job: str) -> None:
         """Learn the job of a record that could not be told before it was written."""
         log = self.logs[Partition(position.topic, position.partition)]
-        log[position.offset] = replace(log[position.offset], job=job)
+        log[position.offset] = replace(log[position.offset], id=job, job=job)
 
     def at(self, place: str) -> Written | None:
         """Find the record at `topic/partition/offset`."""
@@ -162,7 +164,7 @@ class Ledger:
     def _keep_value(self, made: Written) -> None:
         """An event that is written again is the same. Failures and deliveries tell when they happened, and differ."""
         topic = made.record.topic
-        known = self.values.setdefault((topic, made.id), made) if made.id else made
+        known = self.values.setdefault((topic, made.id), made)
         timed = (self.chart.name("failures"), self.chart.name("deliveries"))
         if known.record.value != made.record.value and topic not in timed:
             text = f"{made.position} has the id of {known.position} ({made.id}) and says something else"
@@ -207,15 +209,14 @@ class Ledger:
         self.break_("commit", f"the offset map of {place} names {offset}, which was never written", place)
 
     def _settled(self, at: float, made: Written, reader: Read) -> None:
-        number, topic = self._answered.get(made.root, (-1, ""))
-        if number <= made.number:
+        if self._answered.get(made.root, -1) <= made.number:
             text = f"{made.position} is committed as settled, and nothing that came of it stands in the log"
             self.break_("nothing is committed before it is answered", text, made.job, _place(made))
         if reader.tier is not None and at < made.at + reader.tier.delay - 0.001:
             text = f"{made.position} left its tier after {at - made.at:.3f} s"
             self.break_("tiers are never early", text, made.job, _place(made))
         due = _not_before(made) if reader.tier is not None else 0.0
-        if at < due - 0.001 and topic not in self._copies:
+        if at < due - 0.001 and self._moved.get(made.root, -1) <= made.number:
             text = f"{made.position} was handled by {at:.3f} s, which was not to be before {due:.3f} s"
             self.break_("tiers are never early", text, made.job, _place(made))
 
