@@ -13,7 +13,7 @@ from pipeline import topology, wiring
 from pipeline.broker.memory import MemoryBroker, MemoryTimes
 from pipeline.core.event import Event
 from pipeline.core.payloads import Payload
-from pipeline.core.ports import Clock, Consumer, Producer
+from pipeline.core.ports import Clock, Consumer, Producer, Reader
 from pipeline.core.record import Position
 from pipeline.core.retry import Decision
 from pipeline.core.stage import Handler, Stage
@@ -27,7 +27,7 @@ from pipeline.wire.schemas import load_schemas
 
 PARTITIONS = 2
 
-Gauges = Callable[[str, Mapping[str, int]], None]
+Gauges = Callable[[str, Mapping[str, float]], None]
 
 
 class Given(Protocol):
@@ -41,6 +41,10 @@ class Given(Protocol):
     @property
     def clock(self) -> Clock:
         """The time."""
+        ...
+
+    def reader(self) -> Reader:
+        """Make a reader."""
         ...
 
     def consumer(self, group: str) -> Consumer:
@@ -70,8 +74,15 @@ class Rehearsal:
         for stage in self.stages:
             if stage.name in stages:
                 bound = plan(stage, self.prefix)
-                consumer = given.consumer(bound.group)
-                kit = Kit(consumer, given.producer, self.codec, given.clock, observer, wiring.VERSION)
+                kit = Kit(
+                    given.consumer(bound.group),
+                    given.producer,
+                    self.codec,
+                    given.clock,
+                    observer,
+                    wiring.VERSION,
+                    reader=given.reader() if stage.costly else None,
+                )
                 runners.append(self.runner(bound, _handler(stage, world), kit))
         return Worker(runners)
 
@@ -88,7 +99,7 @@ class _Quiet(Observer):
         super().__init__()
         self._gauges = gauges
 
-    def gauges(self, plan: Plan, **values: int) -> None:
+    def gauges(self, plan: Plan, **values: float) -> None:
         self._gauges(plan.stage.name, values)
 
     def concluded(self, plan: Plan, event: Event[Payload], decision: Decision, error: Exception) -> None:

@@ -172,16 +172,15 @@ def test_order_is_that_of_the_first_occurrences() -> None:
     assert (fine.rule, broken.rule, retried.rule) == ("", "order per key", "")
 
 
-def test_a_second_answer_needs_a_reason() -> None:
-    """A disturbance since the event was written is one, and so is a second writing of it."""
-    paid = "nothing is paid for twice without a reason"
-    for disturbed, twice, rule in ((False, False, paid), (True, False, ""), (False, True, "")):
+def test_a_call_after_its_answer() -> None:
+    """Only who was troubled since the answer was written may have missed it; before it is there, anybody may call."""
+    paid = "nothing is paid for twice"
+    for began, troubled, rule in ((4.0, 0.5, paid), (4.0, 3.0, ""), (2.5, 0.5, "")):
         book = Book()
-        book.source(1.0)
-        if twice:
-            book.source(1.5)
-        calls = [Call("a", "p", began, began + 1.0, answered=True) for began in (2.0, 4.0)]
-        invariants.calls(book.ledger, calls, [(3.0, "p")] if disturbed else [(0.5, "p")])
+        source = book.source(1.0)
+        told = ((h.CE_ID, b"out"), (h.SOURCE, str(source.position).encode()), (h.PARENT, b"a"))
+        book.put(2.0, "t.out", *told)
+        invariants.calls(book.ledger, [Call("a", "p", began, began + 1.0)], [(troubled, "p"), (3.0, "q")])
         assert book.rule == rule
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
-from pipeline.core.ports import Clock, Codec, Consumer, Producer
+from pipeline.core.ports import Clock, Codec, Consumer, Producer, Reader
 from pipeline.core.record import Partition
 from pipeline.core.stage import Stage
 from pipeline.devkit.crash import clients
@@ -55,12 +55,16 @@ class Given:
         self._host = host
         self._network = network
 
+    def reader(self) -> Reader:
+        """Make a reader."""
+        return clients.Reader(self._host, self._network)
+
     def consumer(self, group: str) -> Consumer:
         """Make a member of `group`."""
         return clients.Consumer(self._host, self._network, group)
 
 
-Gauges = Callable[[str, Mapping[str, int]], None]
+Gauges = Callable[[str, Mapping[str, float]], None]
 """Hears from a stage, by name, what it has in hand."""
 
 

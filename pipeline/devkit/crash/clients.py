@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
@@ -62,6 +62,10 @@ class Broker(Protocol):
 
     def consumer(self, group: str) -> Member:
         """Make a consumer."""
+        ...
+
+    def reader(self) -> ports.Reader:
+        """Make a reader."""
         ...
 
     def group(self, name: str) -> Group:
@@ -252,6 +256,10 @@ class Consumer:
             await self.inner.close(offsets)
             self._network.ring()
 
+    def missing(self) -> Sequence[str]:
+        """Name topics that do not exist."""
+        return self.inner.missing()
+
     def connected(self) -> bool:
         """Whether it lives."""
         return self.inner.connected()
@@ -284,6 +292,44 @@ class Consumer:
     def _end(self, *, woken: bool = False) -> None:
         if self._bell is not None and not self._bell.done():
             self._bell.set_result(woken)
+
+
+class Reader:
+    """A reader that hears late."""
+
+    def __init__(self, host: Host, network: Network) -> None:
+        """Read for `host`."""
+        self._inner = network.broker.reader()
+        self._host = host
+        self._network = network
+
+    async def ends(self, partitions: Collection[Partition]) -> Mapping[Partition, int]:
+        """Look up where partitions end."""
+        await asyncio.sleep(self._network.delay())
+        return await self._inner.ends(partitions)
+
+    def follow(self, partition: Partition, offset: int) -> None:
+        """Read a partition."""
+        self._inner.follow(partition, offset)
+
+    def leave(self, partitions: Collection[Partition]) -> None:
+        """Read these no more."""
+        self._inner.leave(partitions)
+
+    async def fetch(self, limit: int, timeout: float) -> Sequence[Record]:
+        """Return records, or none after much longer than `timeout`: what is written wakes it."""
+        if self._host.silent:
+            raise Halt("the process was killed")
+        await asyncio.sleep(self._network.delay())
+        return await self._inner.fetch(limit, max(timeout, LONGEST_REST))
+
+    def positions(self) -> Mapping[Partition, int]:
+        """Return where reading stands."""
+        return self._inner.positions()
+
+    async def close(self) -> None:
+        """Stop."""
+        await self._inner.close()
 
 
 class Commits(dict[Partition, Commit]):

@@ -12,6 +12,9 @@ from pipeline.devkit.crash.ledger import Ledger, Written
 from pipeline.devkit.crash.outside import Call
 from pipeline.devkit.crash.script import Asked
 
+VISIBLE = 1.2
+"""Seconds after which a record that stands in the log has been read by all who follow it, in the simulated network."""
+
 Asks = Mapping[str, Asked]
 """What was asked, by job id."""
 
@@ -88,32 +91,14 @@ def _first(ledger: Ledger, source: Written) -> Written:
 
 
 def calls(ledger: Ledger, made: Sequence[Call], disturbances: Sequence[tuple[float, str]]) -> None:
-    """No event is answered again by the model unless it stands there twice, or something was disturbed since.
+    """No call of a costly stage starts once its answer is there to be read, but by a process that was troubled since.
 
-    Since it was written, not since the first call: when the process dies a copy may stand in a tier and its source be
-    not committed; then both are handled, later.
+    That leaves calls cut by a crash before their answer was written, and those that overlap around a stalled owner.
     """
-    written = _written(ledger)
-    answered: dict[str, list[Call]] = defaultdict(list)
     for call in made:
-        if call.answered:
-            answered[call.event].append(call)
-    for event, again in answered.items():
-        times, first = written[event]
-        last = again[-1]
-        if len(again) > 1 and times == 1 and not any(first <= at <= last.began for at, _ in disturbances):
-            text = f"the model answered {event} for {again[0].by} and again for {last.by}, undisturbed"
-            ledger.break_("nothing is paid for twice without a reason", text, event)
-
-
-def _written(ledger: Ledger) -> dict[str, tuple[int, float]]:
-    """Tell how often each event stands in one topic at most, and since when."""
-    found: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for log in ledger.logs.values():
-        for made in log:
-            found[made.id, made.position.topic].append(made.at)
-    told: dict[str, tuple[int, float]] = {}
-    for (event, _), times in found.items():
-        most, first = told.get(event, (0, times[0]))
-        told[event] = max(most, len(times)), min(first, *times)
-    return told
+        answer = ledger.outputs.get(call.event)
+        if answer is None or answer.at + VISIBLE > call.began:
+            continue
+        if not any(answer.at <= at <= call.began and by == call.by for at, by in disturbances):
+            text = f"{call.by} asked the model again {call.began - answer.at:.3f} s after {answer.position} was written"
+            ledger.break_("nothing is paid for twice", text, call.event)

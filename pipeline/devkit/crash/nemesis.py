@@ -26,7 +26,7 @@ class Life:
     worker: Worker
     began: float
     task: asyncio.Task[int] = field(init=False)
-    gauges: dict[str, Mapping[str, int]] = field(default_factory=dict)
+    gauges: dict[str, Mapping[str, float]] = field(default_factory=dict)
     stopped: bool = False
     away: float = RESTART
 
@@ -63,7 +63,7 @@ class Nemesis:
         count = sum(life.number == number for life in self.lives) + 1
         host = Host(Process(f"process {number}, life {count}"))
         self._network.hosts.append(host)
-        seen: dict[str, Mapping[str, int]] = {}
+        seen: dict[str, Mapping[str, float]] = {}
         hear: Gauges = seen.__setitem__
         given = Given(host, self._network, self._clock)
         worker = self._rehearsal.worker(self._stages[number], given, self._ports, hear)
