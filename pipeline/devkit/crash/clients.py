@@ -89,6 +89,7 @@ class Host:
     process: Process
     link: Link = field(default_factory=Link)
     consumers: list[Consumer] = field(default_factory=list)
+    readers: list[Reader] = field(default_factory=list)
     silent: bool = False
 
     def ring(self, topic: str = "") -> None:
@@ -116,6 +117,8 @@ class Network:
         made = self.ledger.written(now, host.process.name if host else "outside", record, position, job)
         for one in self.hosts:
             one.ring(record.topic)
+            for reader in one.readers:
+                reader.ring(record.topic)
         return made
 
     def ring(self, topic: str = "") -> None:
@@ -133,6 +136,37 @@ class Network:
         """Draw how long something takes on its way: mostly a few milliseconds, at times much longer."""
         drawn = self.chance.random()
         return drawn * 0.004 if drawn < 0.95 else (drawn - 0.95) * 20
+
+
+class Bell:
+    """What an idle client rests on: it looks again when it is rung, once soon after that, and then hardly ever."""
+
+    def __init__(self) -> None:
+        """Begin as if just rung."""
+        self._quiet = 0
+        self._waiter: asyncio.Future[bool] | None = None
+
+    def ring(self) -> None:
+        """Wake who rests on it."""
+        self._quiet = 0
+        self._end(rung=True)
+
+    async def rung(self, seconds: float) -> bool:
+        """Rest; False where nothing happens for `seconds`, or for much longer where nothing has happened before."""
+        loop = asyncio.get_running_loop()
+        wait = LONGEST_REST if self._quiet else seconds
+        self._quiet += 1
+        self._waiter = loop.create_future()
+        timer = loop.call_later(wait, self._end)
+        try:
+            return await self._waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
+
+    def _end(self, *, rung: bool = False) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(rung)
 
 
 class Producer:
@@ -207,8 +241,7 @@ class Consumer:
         self.topics: frozenset[str] = frozenset()
         self._host = host
         self._network = network
-        self._quiet = 0
-        self._bell: asyncio.Future[bool] | None = None
+        self._bell = Bell()
         host.consumers.append(self)
 
     def subscribe(self, topics: Sequence[str], rebalance: Rebalance) -> None:
@@ -224,7 +257,7 @@ class Consumer:
         most = limit if chance.random() < 0.5 else 1 + int(chance.random() * 4)
         await self._rest(0.02 * chance.random() if chance.random() < 0.1 else 0.0)
         records = await self.inner.fetch(most, 0.0)
-        if not records and await self._woken(LONGEST_REST if self._quiet else timeout):
+        if not records and await self._bell.rung(timeout):
             self._check()
             records = await self.inner.fetch(most, 0.0)
         return records
@@ -266,8 +299,7 @@ class Consumer:
 
     def ring(self) -> None:
         """Let it look soon, and often for a while."""
-        self._quiet = 0
-        self._end(woken=True)
+        self._bell.ring()
 
     def _check(self) -> None:
         if self._host.silent:
@@ -277,51 +309,44 @@ class Consumer:
         if seconds:
             await asyncio.sleep(seconds)
 
-    async def _woken(self, seconds: float) -> bool:
-        """Rest until something happens; False where nothing does for `seconds`."""
-        loop = asyncio.get_running_loop()
-        self._quiet += 1
-        self._bell = loop.create_future()
-        timer = loop.call_later(seconds, self._end)
-        try:
-            return await self._bell
-        finally:
-            timer.cancel()
-            self._bell = None
-
-    def _end(self, *, woken: bool = False) -> None:
-        if self._bell is not None and not self._bell.done():
-            self._bell.set_result(woken)
-
 
 class Reader:
-    """A reader that hears late."""
+    """A reader that hears late, and is left alone while nothing is written and nothing asked."""
 
     def __init__(self, host: Host, network: Network) -> None:
         """Read for `host`."""
         self._inner = network.broker.reader()
         self._host = host
         self._network = network
+        self._bell = Bell()
+        self._followed: set[str] = set()
+        host.readers.append(self)
 
     async def ends(self, partitions: Collection[Partition]) -> Mapping[Partition, int]:
         """Look up where partitions end."""
         await asyncio.sleep(self._network.delay())
+        self._bell.ring()
         return await self._inner.ends(partitions)
 
     def follow(self, partition: Partition, offset: int) -> None:
         """Read a partition."""
         self._inner.follow(partition, offset)
+        self._followed.add(partition.topic)
+        self._bell.ring()
 
     def leave(self, partitions: Collection[Partition]) -> None:
         """Read these no more."""
         self._inner.leave(partitions)
 
     async def fetch(self, limit: int, timeout: float) -> Sequence[Record]:
-        """Return records, or none after much longer than `timeout`: what is written wakes it."""
+        """Return records, at the latest after `timeout`; later where nothing was written or asked meanwhile."""
         if self._host.silent:
             raise Halt("the process was killed")
         await asyncio.sleep(self._network.delay())
-        return await self._inner.fetch(limit, max(timeout, LONGEST_REST))
+        records = await self._inner.fetch(limit, 0.0)
+        if not records and await self._bell.rung(timeout):
+            records = await self._inner.fetch(limit, 0.0)
+        return records
 
     def positions(self) -> Mapping[Partition, int]:
         """Return where reading stands."""
@@ -330,6 +355,11 @@ class Reader:
     async def close(self) -> None:
         """Stop."""
         await self._inner.close()
+
+    def ring(self, topic: str) -> None:
+        """Wake it, if it follows `topic`."""
+        if topic in self._followed:
+            self._bell.ring()
 
 
 class Commits(dict[Partition, Commit]):

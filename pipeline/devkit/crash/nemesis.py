@@ -15,6 +15,8 @@ from pipeline.devkit.crash.scheduler import Process, outside
 
 RESTART = 1.0
 """Seconds after which a process that ended by itself is started again."""
+WATCH = 3.0
+"""Seconds between two looks at whether all processes do their work."""
 
 
 @dataclass(eq=False)
@@ -79,7 +81,7 @@ class Nemesis:
     async def watch(self) -> None:
         """Start again what has ended by itself, and stop what has halted; only a lost acknowledgement explains that."""
         while True:
-            await asyncio.sleep(RESTART)
+            await asyncio.sleep(WATCH)
             for life in list(self._alive.values()):
                 if life.task.done():
                     self._ended(life)
