@@ -178,6 +178,8 @@ class Producer:
         self._network = network
         self._boxes: dict[str, deque[tuple[Outgoing, Delivered]]] = {}
         self._leaves: dict[str, float] = {}
+        self._words: dict[str, deque[tuple[Delivered, Exception | None, str]]] = {}
+        self._tells: dict[str, float] = {}
         self._open = 0
         self._done = asyncio.Event()
 
@@ -220,10 +222,13 @@ class Producer:
             host.link.untold -= 1
             self._network.disturbed(host, f"does not hear of {topic}")
             error = AcknowledgementLost(f"{topic}: no acknowledgement came, and the connection is gone")
-        wait = max(self._network.delay(), host.link.late_until - now)
-        host.process.later(wait, self._told, delivered, error, source)
+        self._words.setdefault(topic, deque()).append((delivered, error, source))
+        at = max(self._tells.get(topic, 0.0), now + self._network.delay(), host.link.late_until)
+        self._tells[topic] = at
+        host.process.later(at - now, self._told, topic)
 
-    def _told(self, delivered: Delivered, error: Exception | None, source: str) -> None:
+    def _told(self, topic: str) -> None:
+        delivered, error, source = self._words[topic].popleft()
         self._open -= 1
         if not self._open:
             self._done.set()

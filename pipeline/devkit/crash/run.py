@@ -140,7 +140,10 @@ class _Play:
     # -------------------------------------------------------------- through
 
     async def _through(self, nemesis: Nemesis, network: Network, background: Sequence[asyncio.Task[None]]) -> None:
-        await self._until(self._plan.until + 0.001)
+        while self._loop.time() <= self._plan.until and self.ledger.broken is None:
+            await asyncio.sleep(1.0)
+        if self.ledger.broken is not None:
+            return
         await asyncio.wait(background[1:])
         for task in background[1:]:
             task.result()

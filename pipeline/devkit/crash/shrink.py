@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.devkit.crash.built import Rehearsal
@@ -26,19 +26,24 @@ class Finding:
 
 
 def shrink(rehearsal: Rehearsal, ran: Ran, most: int = MOST_RUNS) -> Finding:
-    """Leave out one fault after the other while the same invariant breaks, within `most` runs."""
-    smallest, runs, again = ran, 0, True
-    while again:
-        again = False
-        for fault in reversed(smallest.plan.faults):
-            if runs == most:
-                break
+    """Leave out faults while the same invariant breaks, all at first, then ever fewer at once, within `most` runs."""
+    smallest, runs, size = ran, 0, len(ran.plan.faults)
+    while size and runs < most:
+        for faults in _without(smallest.plan.faults, size, most - runs):
             runs += 1
-            faults = tuple(one for one in smallest.plan.faults if one is not fault)
             tried = run(rehearsal, replace(smallest.plan, faults=faults))
             if _same(ran, tried):
-                smallest, again = tried, True
+                smallest, size = tried, min(size, len(faults))
+                break
+        else:
+            size //= 2
     return finding(smallest, runs)
+
+
+def _without(faults: Sequence[Fault], size: int, most: int) -> Iterator[tuple[Fault, ...]]:
+    """Leave out `size` neighbours, wherever they stand; the last first, since what came late is rarely needed."""
+    for start in list(range(0, len(faults), size))[::-1][:most]:
+        yield (*faults[:start], *faults[start + size :])
 
 
 def finding(ran: Ran, runs: int = 0) -> Finding:
