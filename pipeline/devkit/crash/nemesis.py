@@ -45,7 +45,7 @@ class Nemesis:
         self._ports = ports
         self._stages: dict[int, Sequence[str]] = {}
         self._alive: dict[int, Life] = {}
-        self._healed = False
+        self._healed = self._over = False
         self._left: set[int] = set()
         self._clock: Clock = lambda: 0.0
 
@@ -60,7 +60,7 @@ class Nemesis:
                 self._start(number)
 
     def _start(self, number: int) -> None:
-        if number in self._alive:
+        if number in self._alive or self._over:
             return
         count = sum(life.number == number for life in self.lives) + 1
         host = Host(Process(f"process {number}, life {count}"))
@@ -235,6 +235,7 @@ class Nemesis:
 
     async def bury(self) -> None:
         """Let the dead end in silence, so that nothing is left of the run."""
+        self._healed = self._over = True
         for life in self.lives:
             life.host.silent = True
             life.host.process.running = True

@@ -140,10 +140,10 @@ class _Play:
     # -------------------------------------------------------------- through
 
     async def _through(self, nemesis: Nemesis, network: Network, background: Sequence[asyncio.Task[None]]) -> None:
-        while self._loop.time() <= self._plan.until and self.ledger.broken is None:
-            await asyncio.sleep(1.0)
-        if self.ledger.broken is not None:
-            return
+        for second in range(1, int(self._plan.until) + 2):
+            await self._until(float(second))
+            if self.ledger.broken is not None:
+                return
         await asyncio.wait(background[1:])
         for task in background[1:]:
             task.result()
