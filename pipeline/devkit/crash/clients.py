@@ -294,6 +294,10 @@ class Consumer:
             await self.inner.close(offsets)
             self._network.ring()
 
+    def membership(self) -> bytes | None:
+        """Return what a transaction says of this member."""
+        return self.inner.membership()
+
     def missing(self) -> Sequence[str]:
         """Name topics that do not exist."""
         return self.inner.missing()
