@@ -97,6 +97,7 @@ def assignment_without_epochs(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Wishes, "take_commits", take_commits)
 
 
+@pytest.mark.local
 @pytest.mark.parametrize(
     "broken, rules",
     [
@@ -138,6 +139,7 @@ def test_nothing_to_tell_of_a_run_that_broke_nothing() -> None:
         shrink(REHEARSAL, run(REHEARSAL, quiet), most=0)
 
 
+@pytest.mark.local
 def test_the_verb_tells_and_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The seed, the promise in a sentence, the faults it takes and the history; exit code 1, or 0 where all holds."""
     assert verb.simulate([0, 1], as_json=False) == 0
