@@ -17,6 +17,7 @@ from pipeline.devkit.crash.shrink import shrink
 from pipeline.rehearsal import Rehearsal
 from pipeline.runtime import intake
 from pipeline.runtime.assignment import Assignment
+from pipeline.runtime.follow import Follower
 from pipeline.runtime.keys import KeyQueues
 from pipeline.runtime.offsets import Frontier
 from pipeline.runtime.settle import Settler
@@ -97,6 +98,11 @@ def assignment_without_epochs(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Wishes, "take_commits", take_commits)
 
 
+def calls_are_not_looked_up(patch: pytest.MonkeyPatch) -> None:
+    """A costly stage that does not look for its answers."""
+    patch.setattr(Follower, "answered", lambda self, item, event=None: False)
+
+
 @pytest.mark.local
 @pytest.mark.parametrize(
     "broken, rules",
@@ -107,6 +113,7 @@ def assignment_without_epochs(patch: pytest.MonkeyPatch) -> None:
         (tiers_are_early, {"tiers are never early"}),
         (keys_have_no_queue, {"order per key"}),
         (assignment_without_epochs, {"commits only grow"}),
+        (calls_are_not_looked_up, {"nothing is paid for twice"}),
     ],
 )
 def test_what_is_broken_is_found(broken: Break, rules: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
