@@ -139,7 +139,7 @@ class MemoryConsumer:
                 await self._news(deadline)
             return ()
         finally:
-            self._put_out = loop.call_later(self._patience, self._expel)
+            self._put_out = loop.call_later(self._patience, self.expel)
 
     def pause(self, partitions: Sequence[Partition]) -> None:
         """Stop fetching from `partitions`."""
@@ -200,6 +200,12 @@ class MemoryConsumer:
     def die(self) -> None:
         """Do nothing any more, ever: a fetch under way never returns."""
         self._dead = True
+
+    def expel(self) -> None:
+        """Be put out of the group, and hear of it in the next fetch."""
+        if not self._closed and not self._dead:
+            self._expelled = True
+            self._group.leave(self.number)
 
     # -------------------------------------------------------------- parts
 
@@ -283,8 +289,3 @@ class MemoryConsumer:
     async def _stay_dead(self) -> None:
         if self._dead:
             await asyncio.get_running_loop().create_future()
-
-    def _expel(self) -> None:
-        if not self._closed and not self._dead:
-            self._expelled = True
-            self._group.leave(self.number)

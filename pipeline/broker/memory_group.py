@@ -5,7 +5,8 @@ Partitions move one by one: a new owner gets a partition only after the old one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.core.record import Commit, Partition
@@ -52,10 +53,18 @@ def _even_out(shares: dict[int, list[Partition]], members: Mapping[int, Collecti
                 break
             movable = [name for name in shares[full] if name.topic in members[spare]]
             if movable:
-                shares[full].remove(movable[-1])
-                shares[spare].append(movable[-1])
+                moving = _most_uneven(movable, shares[full], shares[spare])
+                shares[full].remove(moving)
+                shares[spare].append(moving)
                 return True
     return False
+
+
+def _most_uneven(movable: Sequence[Partition], full: Sequence[Partition], spare: Sequence[Partition]) -> Partition:
+    """Choose the topic that is shared least evenly, so that everybody gets some of each; real groups share by topic."""
+    lead = Counter(name.topic for name in full)
+    lead.subtract(name.topic for name in spare)
+    return max(reversed(movable), key=lambda name: lead[name.topic])
 
 
 class Group:

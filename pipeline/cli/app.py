@@ -14,11 +14,25 @@ from rich.table import Table
 from pipeline import wiring
 from pipeline.cli import commands, control, embedded
 from pipeline.cli.console import answers, bars, summary_line
-from pipeline.cli.session import ERR, FAILED, MISUSED, OUT, configure, lines_of, origin_of, run, say, setting_names
+from pipeline.cli.session import (
+    ERR,
+    FAILED,
+    MISUSED,
+    OUT,
+    complaints,
+    configure,
+    lines_of,
+    origin_of,
+    run,
+    say,
+    setting_names,
+)
+from pipeline.cli.simulate import simulate
 from pipeline.cli.work import run_stages
 from pipeline.core.payloads import Request
 from pipeline.devkit.runfolder import RunFolder
 from pipeline.settings import FOREIGN, masked
+from pipeline.telemetry import logs
 
 app = typer.Typer(
     name="pipeline",
@@ -163,6 +177,21 @@ def schemas_check(
 def doctor_verb() -> None:
     """Look at what the pipeline needs on this machine: what is missing, and the cure."""
     raise typer.Exit(run(commands.examine(configure(level="ERROR"))))
+
+
+@app.command("simulate", epilog="Example: pipeline simulate --seeds 1000")
+def simulate_verb(
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds to play.")] = 100,
+    first: Annotated[int, typer.Option(min=0, help="The first of them.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Play this one only.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Crash the whole pipeline in memory, in virtual time, in ways drawn from seeds, and check its promises."""
+    logs.configure(level="CRITICAL")
+    chosen = range(first, first + seeds) if seed is None else [seed]
+    with complaints():
+        code = simulate(chosen, as_json=as_json)
+    raise typer.Exit(code)
 
 
 @app.command(epilog="Example: pipeline config --json")

@@ -39,7 +39,7 @@ async def test_what_is_settled_is_skipped_by_the_next_owner(ending: str) -> None
     elif ending == "stop":
         await world.runs[0].stop()
     else:
-        world.runs[0].consumer._inner._expel()
+        world.runs[0].consumer._inner.expel()
     following = Script()
     await world.start(following)
     await world.until(lambda: world.at() == 10)

@@ -1,0 +1,195 @@
+"""The ledger of a run finds each kind of broken promise, and none where all is well."""
+
+from __future__ import annotations
+
+from pipeline.core import headers as h
+from pipeline.core.offset_map import Progress, spell
+from pipeline.core.payloads import Failure, JobPayload
+from pipeline.core.record import Commit, Header, Outgoing, Partition, Position
+from pipeline.core.stage import Stage, Topic
+from pipeline.devkit.clock import EPOCH
+from pipeline.devkit.crash import invariants
+from pipeline.devkit.crash.chart import chart
+from pipeline.devkit.crash.ledger import Ledger, Written
+from pipeline.devkit.crash.outside import Call
+
+IN, OUT = Topic("in", JobPayload), Topic("out", JobPayload)
+STAGE = Stage(name="work", sources=(IN,), output=OUT, handler=lambda: None)  # type: ignore[arg-type,return-value]  # never run
+TIER = "t.work.retry.10s"
+
+
+class Book:
+    """A ledger, and what stands in its logs."""
+
+    def __init__(self) -> None:
+        self.ledger = Ledger(chart([STAGE], "t"))
+        self._ends: dict[tuple[str, int], int] = {}
+
+    def put(
+        self, at: float, topic: str, *headers: Header, partition: int = 0, key: bytes = b"k", value: bytes = b"v"
+    ) -> Written:
+        offset = self._ends.get((topic, partition), 0)
+        self._ends[topic, partition] = offset + 1
+        record = Outgoing(topic, key, value, headers, partition)
+        return self.ledger.written(at, "p", record, Position(topic, partition, offset))
+
+    def source(self, at: float = 0.0, name: str = "a", partition: int = 0) -> Written:
+        return self.put(at, "t.in", (h.CE_ID, name.encode()), (h.CE_SUBJECT, b"job"), partition=partition)
+
+    def output(self, at: float, source: Written, name: str = "a.out", **record: object) -> Written:
+        told: tuple[Header, ...] = ((h.CE_ID, name.encode()), (h.SOURCE, str(source.position).encode()))
+        return self.put(at, "t.out", *told, **record)  # type: ignore[arg-type]  # as `put` takes them
+
+    def copy(
+        self, at: float, source: Written, not_before: float = 0.0, topic: str = TIER, value: bytes = b"v"
+    ) -> Written:
+        told: list[Header] = [(h.ORIGINAL, f"{source.root}/1000".encode()), (h.CE_ID, source.id.encode())]
+        if not_before:
+            told.append((h.NOT_BEFORE, str(int((EPOCH + not_before) * 1000)).encode()))
+        return self.put(at, TIER, *told, value=value)
+
+    def commit(self, at: float, offset: int, *beyond: int, topic: str = "t.in") -> str:
+        ranges = tuple(range(one, one + 1) for one in beyond)
+        commit = Commit(offset, spell(offset, Progress(ranges)))
+        self.ledger.committed(at, "t.work", {Partition(topic, 0): commit})
+        return self.rule
+
+    @property
+    def rule(self) -> str:
+        return self.ledger.broken.rule if self.ledger.broken else ""
+
+
+def test_what_is_answered_may_be_committed() -> None:
+    """An output, or a copy in a tier, is an answer: the offset below it may be committed, with a map beyond it."""
+    book = Book()
+    first, second, third = (book.source(name=name) for name in "abc")
+    book.output(1.0, first)
+    book.output(1.0, third, "c.out")
+    assert book.commit(1.0, 1, 2) == ""
+    book.copy(2.0, second)
+    assert book.commit(2.0, 3) == ""
+
+
+def test_what_is_not_answered_may_not_be_committed() -> None:
+    """Neither below the frontier nor in the map."""
+    below, beyond = Book(), Book()
+    for book in (below, beyond):
+        book.output(1.0, book.source(name="a"))
+        book.source(name="b")
+    assert below.commit(1.0, 2) == "nothing is committed before it is answered"
+    assert below.ledger.broken is not None
+    assert below.ledger.broken.about == {"job", "t.in/0"}
+    assert beyond.commit(1.0, 0, 1) == "nothing is committed before it is answered"
+
+
+def test_commits_only_grow() -> None:
+    """A commit that takes an offset back, or forgets what the map had, is a stale owner's."""
+    for stale in ((0,), (1,)):
+        book = Book()
+        for name in "abc":
+            book.output(1.0, book.source(name=name), f"{name}.out")
+        assert book.commit(1.0, 1, 2) == ""
+        assert book.commit(1.0, *stale) == "commits only grow"
+
+
+def test_commits_of_what_is_not_there() -> None:
+    """Beyond the end, of a topic that the stage does not read, or with a map that does not read."""
+    assert Book().commit(0.0, 1) == "commit"
+    assert Book().commit(0.0, 0, 3) == "commit"
+    strange, torn = Book(), Book()
+    assert strange.commit(0.0, 0, topic="t.out") == "commit"
+    torn.source()
+    torn.ledger.committed(0.0, "t.work", {Partition("t.in", 0): Commit(0, "lep1:zno")})
+    assert torn.rule == "commit"
+
+
+def test_tiers_are_never_early() -> None:
+    """A copy may be settled when its tier's delay is over, and be handled when its own time has come."""
+    for at, not_before, rule in (
+        (11.0, 0.0, ""),
+        (10.5, 0.0, "tiers are never early"),
+        (12.0, 15.0, "tiers are never early"),
+    ):
+        book = Book()
+        source = book.source()
+        book.copy(1.0, source, not_before)
+        book.output(at, source)
+        assert book.commit(at, 1, topic=TIER) == rule
+
+
+def test_a_copy_may_move_on_before_its_time() -> None:
+    """It goes through the tier again: that settles it and handles nothing."""
+    book = Book()
+    source = book.source()
+    book.copy(1.0, source, 25.0)
+    book.copy(11.0, source, 25.0)
+    assert book.commit(11.0, 1, topic=TIER) == ""
+
+
+def test_partition_numbers_are_kept() -> None:
+    """An output in another partition breaks the order of its key."""
+    book = Book()
+    book.output(1.0, book.source(partition=1), partition=0)
+    assert book.rule == "partition"
+
+
+def test_copies_are_byte_for_byte() -> None:
+    """A copy with another value is none."""
+    book = Book()
+    book.copy(1.0, book.source(), value=b"other")
+    assert book.rule == "copy"
+
+
+def test_equal_ids_have_equal_values() -> None:
+    """Written again it says the same; anything else is another event."""
+    book = Book()
+    source = book.source()
+    book.output(1.0, source)
+    book.output(2.0, source)
+    assert book.rule == ""
+    book.output(3.0, source, value=b"other")
+    assert book.rule == "equal ids, equal values"
+
+
+def test_only_the_first_broken_invariant_is_kept() -> None:
+    """What follows from it would hide it."""
+    book = Book()
+    book.ledger.break_("one", "first")
+    book.ledger.break_("two", "second")
+    assert book.rule == "one"
+
+
+def test_order_is_that_of_the_first_occurrences() -> None:
+    """Duplicates may follow in any order; an overtaken record may not, unless it went through a tier."""
+    fine, broken, retried = Book(), Book(), Book()
+    for book in (fine, broken, retried):
+        first, second = book.source(name="a"), book.source(name="b")
+        if book is retried:
+            book.copy(1.0, first)
+        for source in (first, second, first) if book is fine else (second, first):
+            book.output(2.0, source, f"{source.id}.out")
+        invariants.order(book.ledger)
+    assert (fine.rule, broken.rule, retried.rule) == ("", "order per key", "")
+
+
+def test_a_call_after_its_answer() -> None:
+    """Only who was troubled since the answer was written may have missed it; before it is there, anybody may call."""
+    paid = "nothing is paid for twice"
+    for began, troubled, rule in ((4.0, 0.5, paid), (4.0, 3.0, ""), (2.5, 0.5, "")):
+        book = Book()
+        source = book.source(1.0)
+        told = ((h.CE_ID, b"out"), (h.SOURCE, str(source.position).encode()), (h.PARENT, b"a"))
+        book.put(2.0, "t.out", *told)
+        invariants.calls(book.ledger, [Call("a", "p", began, began + 1.0)], [(troubled, "p"), (3.0, "q")])
+        assert book.rule == rule
+
+
+def test_failures_tell_their_time() -> None:
+    """The one value that differs when an event is written again."""
+    book = Book()
+    source = book.source()
+    for at in (1, 2):
+        failure = Failure(stage="work", code="c", reason="r", failed_at_ms=at)
+        told = ((h.CE_ID, b"f"), (h.SOURCE, str(source.position).encode()))
+        book.put(at, "t.failures", *told, value=failure.model_dump_json().encode())
+    assert book.rule == ""
