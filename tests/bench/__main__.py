@@ -18,7 +18,7 @@ import uvloop
 
 from pipeline.devkit.kafka_errors import EmbeddedKafkaError
 from pipeline.telemetry import logs
-from tests.bench import against, concurrency, growth, idle, join, latency, startup, throughput
+from tests.bench import against, concurrency, growth, idle, join, latency, modes, startup, throughput
 from tests.bench.figures import Figure, table
 from tests.bench.lab import Lab, Stand, open_stand
 from tests.bench.run import Run
@@ -35,6 +35,7 @@ ON_STAND: Mapping[str, Callable[[Stand], Awaitable[list[Figure]]]] = {
     "P3": latency.hops,
     "P4": concurrency.waits,
     "P4-slow": concurrency.slow,
+    "P6": modes.exactly_once,
     "P8-idle": idle.share,
     "P10": join.standstill,
     "P10-calls": join.calls_killed,

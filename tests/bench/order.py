@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from pipeline.core import names
+from pipeline.core.stage import Delivery
 
 NOUN = "contexts"
 """What the topics carry, at both ends of a variant."""
@@ -19,10 +20,10 @@ class Order:
     """One run of a variant. `seconds` bounds what is measured, `available` is the number of records to read.
 
     `group` is made up where none is named. `avro`: decode, validate and encode each value; else it is passed on as
-    bytes. The rest is for our runtime: handlers at once, how long each waits in seconds, whether evenly or by chance
-    between half and one and a half of that, the key whose handler never ends, and how long every 25th key's waits.
-    `fetches` counts what the client fetched; `watch` keeps a line of each call. `look` is how often, in seconds, a
-    program that runs until it is told to stop looks how it stands.
+    bytes. The rest is for our runtime: what a crash may cost, handlers at once, how long each waits in seconds, whether
+    evenly or by chance between half and one and a half of that, the key whose handler never ends, and how long every
+    25th key's waits. `fetches` counts what the client fetched; `watch` keeps a line of each call. `look` is how often,
+    in seconds, a program that runs until it is told to stop looks how it stands.
     """
 
     servers: str
@@ -33,6 +34,7 @@ class Order:
     result: Path
     group: str = ""
     avro: bool = False
+    delivery: Delivery = "at least once"
     concurrency: int = 64
     wait: float = 0.0
     by_chance: bool = False

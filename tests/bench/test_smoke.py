@@ -23,6 +23,7 @@ FIGURES = {
     "P1": ["P1", "P1-avro"],
     "P3": ["P3-p50", "P3-p99"],
     "P4": ["P4-10ms", "P4-50ms", "P4-100ms", "P4-stuck", "P4-slow", "P4-fetched"],
+    "P6": ["P6"],
     "P8": ["P8-idle"],
     "P10": ["P10-moved", "P10-kept", "P10-calls", "P10-repeated"],
     "P11": ["P11", "P11-broker"],

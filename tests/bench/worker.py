@@ -35,7 +35,7 @@ def declared(order: Order, handler: Handler[Payload, Payload] | None = None) -> 
     payload: type[Payload] = RetrievedContext if order.avro else Raw
     source, output = Topic(NOUN, payload), Topic(NOUN, payload, laned=True)
     made = handler or handler_of(order)
-    return stage(NAME, source, output, lambda: made, concurrency=order.concurrency)
+    return stage(NAME, source, output, lambda: made, concurrency=order.concurrency, delivery=order.delivery)
 
 
 def bound(order: Order, handler: Handler[Payload, Payload] | None = None) -> Plan:
