@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
+from uuid import uuid4
 
 from prometheus_client import CollectorRegistry
 
 from pipeline import wiring
 from pipeline.broker.config import KafkaConfig
 from pipeline.broker.kafka import open_consumer, open_producer
+from pipeline.broker.kafka_transactions import open_transactions
 from pipeline.core.payloads import Payload, RetrievedContext
 from pipeline.core.ports import Codec
 from pipeline.core.stage import Handler, Stage, Topic, stage
@@ -111,6 +113,9 @@ async def opened(
         for one in plans:
             consumer = await stack.enter_async_context(open_consumer(reading, one.group))
             kit = Kit(consumer, producer, codec, wiring.CLOCK, observer, wiring.VERSION, DRAIN_SECONDS)
+            if one.stage.delivery == "exactly once":
+                transactions = open_transactions(kafka, one.group, f"{one.group}.{uuid4().hex}")
+                kit = replace(kit, transactions=await stack.enter_async_context(transactions))
             runners.append(Runner(one, one.stage.handler(), kit))
         yield Worker(runners)
 
