@@ -8,6 +8,7 @@ from functools import partial
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from pipeline.broker.identity import Identity
 from pipeline.broker.presence import Presence
 from pipeline.broker.verdicts import forbidden, in_rebalance, meaning
 from pipeline.broker.wishes import Wishes
@@ -43,13 +44,15 @@ class Commits:
         tell: Callable[[Callable[[], object]], None],
         fail: Callable[[Exception], None],
         clock: Callable[[], float] = time.monotonic,
+        identity: Identity | None = None,
     ) -> None:
-        """Send nothing yet. `clock` is in seconds."""
+        """Send nothing yet. `clock` is in seconds; `identity` stamps what is sent."""
         self._wishes = wishes
         self._presence = presence
         self._tell = tell
         self._fail = fail
         self._clock = clock
+        self._identity = identity or Identity(None)
         self._not_before = 0.0
         self.reached: dict[Partition, int] = {}
         self._final: dict[Partition, int] | None = None
@@ -63,7 +66,7 @@ class Commits:
         if not offsets:
             return
         try:
-            client.commit(offsets=offsets_of(offsets), asynchronous=True)
+            client.commit(offsets=offsets_of(self._identity.stamped(offsets)), asynchronous=True)
         except KafkaException as error:
             self._failed(error.args[0], {name: commit.offset for name, commit in offsets.items()})
 
@@ -95,7 +98,7 @@ class Commits:
         end = self._clock() + LAST_COMMIT_SECONDS
         while offsets and self._clock() < end:
             self._answers.clear()
-            client.commit(offsets=offsets_of(offsets), asynchronous=True)
+            client.commit(offsets=offsets_of(self._identity.stamped(offsets)), asynchronous=True)
             while not self._answers and self._clock() < end:
                 client.poll(_SLICE_SECONDS)
             if self._answers and self._answers[0] is None:
