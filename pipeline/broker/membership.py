@@ -20,6 +20,8 @@ from pipeline.telemetry import logs
 A = TypeVar("A")
 
 LOOKUP_SECONDS = 2.0
+# For a lookup inside a callback, which may run on the event loop. Without an answer it is made on the polling thread.
+GLANCE_SECONDS = 0.2
 # How long the polling thread waits for the loop to hear of a revocation. While the loop is busy nothing moves anyway;
 # past this the partitions leave without a commit, and their next owner repeats.
 LISTEN_SECONDS = 1.0
@@ -83,7 +85,7 @@ class Membership:
     def assigned(self, client: Consumer, parts: Sequence[TopicPartition]) -> None:
         """Start partitions where the group stands, or at their beginning where it has never been."""
         try:
-            found = client.committed(list(parts), timeout=LOOKUP_SECONDS) if parts else []
+            found = client.committed(list(parts), timeout=GLANCE_SECONDS) if parts else []
         except KafkaException:
             found = None
         if found is None or any(part.error is not None for part in found):

@@ -13,6 +13,8 @@ from pipeline.core.errors import Halt
 from pipeline.telemetry import logs
 
 ANSWER_SECONDS = 0.5
+# A broker that was there is given longer: it may only be slow.
+PATIENT_SECONDS = 2.0
 AWAY_SECONDS = 1.0
 MISSING_SECONDS = 5.0
 # A broker that hangs closes no connection, and the client notices after a minute. So silence is broken by a question.
@@ -98,13 +100,15 @@ class Presence:
         self._next = self._clock() + AWAY_SECONDS
 
     def probe(self, client: Asks) -> Halt | None:
-        """Ask for the topics that were not seen yet, or for all; blocks for `ANSWER_SECONDS` where no broker is there.
+        """Ask for the topics that were not seen yet, or for all; blocks for `ANSWER_SECONDS` where no broker is there,
+        for `PATIENT_SECONDS` where one was until now.
 
         Returns the verdict on a topic that may not be read.
         """
         names = sorted(self._unseen) or self._topics
+        patience = PATIENT_SECONDS if self.connected else ANSWER_SECONDS
         try:
-            answers = [client.list_topics(name, timeout=ANSWER_SECONDS) for name in names]
+            answers = [client.list_topics(name, timeout=patience) for name in names]
         except KafkaException as error:
             self.away(str(error.args[0]))
             return None

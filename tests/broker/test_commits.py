@@ -106,7 +106,10 @@ def test_success_shows_the_broker(setting: Setting) -> None:
     assert setting.presence.connected
 
 
-@pytest.mark.parametrize("code", [KafkaError.ILLEGAL_GENERATION, KafkaError.NETWORK_EXCEPTION])
+MOVED = [KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE]
+
+
+@pytest.mark.parametrize("code", [KafkaError.ILLEGAL_GENERATION, KafkaError.NETWORK_EXCEPTION, *MOVED])
 def test_failure_is_sent_again_later(setting: Setting, code: int) -> None:
     """A failed commit is sent again, with what was wished for meanwhile, a second later."""
     setting.fake.answers = [code]

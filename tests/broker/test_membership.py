@@ -168,9 +168,10 @@ def test_start_is_explicit(group: Group) -> None:
     assert group.presence.connected
 
 
-def test_start_that_cannot_be_looked_up(group: Group) -> None:
+@pytest.mark.parametrize("code", [KafkaError._TIMED_OUT, KafkaError.NOT_COORDINATOR])
+def test_start_that_cannot_be_looked_up(group: Group, code: int) -> None:
     """Where no coordinator answers nothing is read, and the owner hears nothing, until it is known where to begin."""
-    group.fake.broken, group.fake.stands = failure(KafkaError._TIMED_OUT), {A: 5}
+    group.fake.broken, group.fake.stands = failure(code), {A: 5}
     group.assign(A)
     assert group.fake.done == [("assign", [(0, -1001)]), ("pause", [(0, -1001)])]
     assert group.member.read_again(group.client) is not None
