@@ -29,6 +29,7 @@ from pipeline.devkit.kafka import Broker, EmbeddedKafkaConfig, embedded_kafka
 from pipeline.devkit.ports import HOST, free_ports
 from pipeline.devkit.simulator_faults import Fault, FaultKind
 from pipeline.ops.publish import Publisher
+from pipeline.runtime.plan import plan
 from tests.system.command import pipeline
 from tests.system.proxy import Proxy, proxy
 from tests.system.site import Site, Stage, site, until
@@ -130,6 +131,19 @@ async def goes_on(place: Site, stage: Stage, what: str) -> None:
     await until(lambda: len(answered(place)) >= before + 5, f"answers after {what}", 40)
 
 
+async def settled(place: Site) -> None:
+    """Wait until no stage has anything left to do."""
+    async with place.desk() as desk:
+        for name in CHAIN:
+            bound = plan(wiring.STAGES[name], place.prefix)
+            end = asyncio.get_running_loop().time() + 30
+            while left := {
+                str(at): lag for at, lag in (await desk.admin.lag(bound.group, bound.topics)).items() if lag
+            }:
+                assert asyncio.get_running_loop().time() < end, f"{name} still has {left}"
+                await asyncio.sleep(0.1)
+
+
 # ------------------------------------------------------------------------------------------------ the broker
 @asynccontextmanager
 async def behind_a_proxy(
@@ -226,7 +240,7 @@ async def test_outages_of_the_broker(
                 await outage(broker, worker, flow)
                 await goes_on(place, worker, outage.__name__)
         await until(lambda: answered(place) >= set(flow.accepted), "all answers", 60)
-        await place.idle(*CHAIN)
+        await settled(place)
         assert worker.process.pid == pid
         async with place.desk() as desk:
             assert await desk.dead() == 0
