@@ -164,7 +164,7 @@ async def behind_a_proxy(
 
 async def cut(between: Proxy) -> None:
     """Cut all connections, again and again."""
-    for _ in range(5):
+    for _ in range(4):
         between.cut()
         await asyncio.sleep(0.3)
 
@@ -172,7 +172,7 @@ async def cut(between: Proxy) -> None:
 async def slow(between: Proxy) -> None:
     """Half a second each way."""
     between.delay = 0.5
-    await asyncio.sleep(4)
+    await asyncio.sleep(2)
     between.delay = 0.0
 
 
@@ -284,13 +284,12 @@ async def test_topics_that_come_late_and_go(kafka: Broker, tmp_path: Path) -> No
 @pytest.mark.within(100)
 async def test_growth_in_flow(kafka: Broker, tmp_path: Path) -> None:
     """Topics grow while requests flow: nothing stops, and the new partitions are used."""
-    async with site(kafka, tmp_path) as place:
+    async with site(kafka, tmp_path, KAFKA_TOPIC_METADATA_REFRESH_INTERVAL_MS="500") as place:
         worker = await place.start(*CHAIN, name="worker")
         async with flowing(place) as flow:
-            await goes_on(place, worker, "the start")
             grown = await asyncio.to_thread(pipeline, "topics", "grow", "6", folder=tmp_path, **place.environment)
             assert grown.returncode == 0, grown.stdout + grown.stderr
-            await asyncio.sleep(6)  # clients look for partitions every 5 s
+            await asyncio.sleep(1)  # clients look for partitions twice a second here
             await flow.many(40)
             await goes_on(place, worker, "growth")
         await until(lambda: answered(place) >= set(flow.accepted), "all answers")
