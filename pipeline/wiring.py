@@ -194,7 +194,7 @@ async def open_worker(
         runners = []
         for stage, handler in zip(stages, handlers, strict=True):
             bound = plan(stage, settings.topic_prefix)
-            consumer = await stack.enter_async_context(open_consumer(kafka, bound.group))
+            consumer = await stack.enter_async_context(open_consumer(kafka, bound.group, admin.topic_ids))
             answers = open_reader(kafka, f"{bound.group}.answers")
             reader = await stack.enter_async_context(answers) if stage.costly else None
             fresh = await admin.written_since([bound.dead_letters], int((CLOCK() - FLOOD_SECONDS) * 1000))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, though its stubs do not say so
     AdminClient,
     ConfigResource,
@@ -28,6 +29,7 @@ from pipeline.core.record import Partition
 __all__ = ["Admin", "Creation", "TopicSpec", "TopicState", "open_admin"]
 
 REQUEST_SECONDS = 15.0
+IDS_SECONDS = 2.0
 _ANSWER_SECONDS = 1.0
 _APPEAR_SECONDS = 15.0
 _LOOK_SECONDS = 0.05
@@ -142,6 +144,18 @@ class Admin:
     async def partitions(self, topics: Iterable[str]) -> Mapping[str, int]:
         """Count the partitions of those topics that exist."""
         return _usable(await self._metadata(), topics)
+
+    def topic_ids(self, topics: Sequence[str]) -> Mapping[str, str]:
+        """Return the ids (KIP-516), in base64url, of those topics that exist and can be asked for.
+
+        Blocks for up to `IDS_SECONDS`: it is for other threads than the event loop's.
+        """
+        futures = self._client.describe_topics(TopicCollection(list(topics)), request_timeout=IDS_SECONDS)
+        found = {}
+        for name, future in futures.items():
+            with contextlib.suppress(KafkaException):
+                found[name] = str(future.result().topic_id).replace("+", "-").replace("/", "_")
+        return found
 
     async def grow_topic(self, topic: str, partitions: int) -> None:
         """Raise a topic's number of partitions, and wait until they can be used; one that has as many stays as it is.

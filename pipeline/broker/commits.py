@@ -8,6 +8,7 @@ from functools import partial
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from pipeline.broker.identity import Identity
 from pipeline.broker.presence import Presence
 from pipeline.broker.verdicts import forbidden, in_rebalance, meaning
 from pipeline.broker.wishes import Wishes
@@ -15,6 +16,9 @@ from pipeline.core.record import Commit, Partition
 from pipeline.telemetry import logs
 
 RECOMMIT_SECONDS = 1.0
+# A commit that met the end of its coordinator may be answered after minutes, or never. With nothing newer to commit the
+# group would stand still meanwhile, so it is sent again; to commit the same twice does no harm.
+UNHEARD_SECONDS = 5.0
 LAST_COMMIT_SECONDS = 5.0
 _SLICE_SECONDS = 0.05
 
@@ -43,27 +47,34 @@ class Commits:
         tell: Callable[[Callable[[], object]], None],
         fail: Callable[[Exception], None],
         clock: Callable[[], float] = time.monotonic,
+        identity: Identity | None = None,
     ) -> None:
-        """Send nothing yet. `clock` is in seconds."""
+        """Send nothing yet. `clock` is in seconds; `identity` stamps what is sent."""
         self._wishes = wishes
         self._presence = presence
         self._tell = tell
         self._fail = fail
         self._clock = clock
+        self._identity = identity or Identity(None)
         self._not_before = 0.0
+        self._unheard: dict[Partition, tuple[int, float]] = {}
         self.reached: dict[Partition, int] = {}
         self._final: dict[Partition, int] | None = None
         self._answers: list[KafkaError | None] = []
 
     def send(self, client: Consumer, owned: Collection[Partition]) -> None:
         """Send what waits, except shortly after a failure."""
-        if not self._wishes.commits or self._clock() < self._not_before:
+        if not (self._wishes.commits or self._unheard) or (now := self._clock()) < self._not_before:
             return
+        self._wishes.recommit(
+            {name: offset for name, (offset, since) in self._unheard.items() if now - since >= UNHEARD_SECONDS}
+        )
         offsets = self._wishes.take_commits(owned)
         if not offsets:
             return
+        self._unheard.update({name: (commit.offset, now) for name, commit in offsets.items()})
         try:
-            client.commit(offsets=offsets_of(offsets), asynchronous=True)
+            client.commit(offsets=offsets_of(self._identity.stamped(offsets)), asynchronous=True)
         except KafkaException as error:
             self._failed(error.args[0], {name: commit.offset for name, commit in offsets.items()})
 
@@ -74,6 +85,9 @@ class Commits:
         if why is None:
             self._presence.seen()
         offsets = {Partition(part.topic, part.partition): part.offset for part in parts}
+        for name, offset in offsets.items():
+            if self._unheard.get(name, (offset, 0.0))[0] == offset:
+                self._unheard.pop(name, None)
         if self._final is not None:
             if offsets == self._final:
                 self._answers.append(why)
@@ -84,6 +98,7 @@ class Commits:
 
     def forget(self, partitions: Collection[Partition]) -> None:
         """Forget how far partitions came that have left."""
+        self._unheard = {name: sent for name, sent in self._unheard.items() if name not in partitions}
         self.reached = {name: offset for name, offset in self.reached.items() if name not in partitions}
 
     def finish(self, client: Consumer, offsets: Mapping[Partition, Commit]) -> bool:
@@ -95,7 +110,7 @@ class Commits:
         end = self._clock() + LAST_COMMIT_SECONDS
         while offsets and self._clock() < end:
             self._answers.clear()
-            client.commit(offsets=offsets_of(offsets), asynchronous=True)
+            client.commit(offsets=offsets_of(self._identity.stamped(offsets)), asynchronous=True)
             while not self._answers and self._clock() < end:
                 client.poll(_SLICE_SECONDS)
             if self._answers and self._answers[0] is None:

@@ -21,6 +21,7 @@ from pipeline.broker.client_log import ClientLog
 from pipeline.broker.commits import Commits
 from pipeline.broker.config import KafkaConfig, refused
 from pipeline.broker.handover import Handover
+from pipeline.broker.identity import Identity, Ids
 from pipeline.broker.membership import Membership
 from pipeline.broker.presence import Presence
 from pipeline.broker.reading import records_of
@@ -53,14 +54,18 @@ class KafkaConsumer:
     has not got.
     """
 
-    def __init__(self, config: KafkaConfig, group: str) -> None:
-        """Make the client, which connects in the background. Raises ConfigurationError where it refuses a property."""
+    def __init__(self, config: KafkaConfig, group: str, ids: Ids | None = None) -> None:
+        """Make the client, which connects in the background. Raises ConfigurationError where it refuses a property.
+
+        `ids` tells a topic from another one that had its name before.
+        """
         self._group = group
         self._presence = Presence(group)
         self._wishes = Wishes()
         self._handover: Handover[Message] = Handover(f"kafka {group}", self._back)
-        self._commits = Commits(self._wishes, self._presence, self._handover.tell, self._fail)
-        self._member = Membership(self._handover, self._presence, self._forget, self._fail)
+        self._identity = identity = Identity(ids)
+        self._commits = Commits(self._wishes, self._presence, self._handover.tell, self._fail, identity=identity)
+        self._member = Membership(self._handover, self._presence, self._forget, self._fail, identity)
         self._client = _client(config, group, self._event, self._commits.heard)
         self._called = False
         self._held: list[Message] = []
@@ -82,8 +87,10 @@ class KafkaConsumer:
         deadline = time.monotonic() + timeout
         if not self._handover.home:  # a fetch before this one was cancelled
             await self._handover.returned()
-        if (self._astray or self._member.unread) and self._leaving is None:
+        if self._leaving is None and (self._astray or self._member.unread):
             await self._elsewhere(self._bring_back)
+        if self._leaving is None and self._identity.due():
+            await self._elsewhere(self._begin_anew)
         while self._leaving is None:
             if records := self._take(limit):
                 return records
@@ -165,8 +172,10 @@ class KafkaConsumer:
 
     def _records(self, messages: Sequence[Message]) -> list[Record]:
         records = records_of(messages, self._event)
-        if records and not self._presence.connected:
-            self._presence.seen()
+        if records:
+            self._presence.heard = True
+            if not self._presence.connected:
+                self._presence.seen()
         return records
 
     def _ready(self) -> list[Message]:
@@ -264,12 +273,19 @@ class KafkaConsumer:
         if (reason := self._member.read_again(self._client)) is not None:
             self._presence.away(reason)
         astray, self._astray = self._astray, {}
+        anew = self._member.begin_anew(self._client) if astray else frozenset()
         for name, position in astray.items():
+            if name in anew:
+                continue
             try:
                 self._member.bring_back(self._client, self._group, name, position)
             except KafkaException as error:
                 self._astray[name] = position
                 self._presence.away(error.args[0].str())
+        return None
+
+    def _begin_anew(self) -> Message | None:
+        self._member.begin_anew(self._client)
         return None
 
     def _depart(self, offsets: Mapping[Partition, Commit]) -> Message | None:
@@ -326,9 +342,9 @@ def _client(
 
 
 @asynccontextmanager
-async def open_consumer(config: KafkaConfig, group: str) -> AsyncIterator[KafkaConsumer]:
+async def open_consumer(config: KafkaConfig, group: str, ids: Ids | None = None) -> AsyncIterator[KafkaConsumer]:
     """A member of `group` that leaves it with the block, if it has not been closed with its last offsets before."""
-    consumer = KafkaConsumer(config, group)
+    consumer = KafkaConsumer(config, group, ids)
     try:
         yield consumer
     finally:

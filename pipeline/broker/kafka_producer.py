@@ -3,8 +3,9 @@
 An acknowledgement is not always one. A partition that is just coming up may refuse a producer's first record and take
 the second; having no memory of this producer it does not see the gap, and the first record, tried again, is then a
 "duplicate", which librdkafka 2.16 reports as delivered, without an offset. Seen in one of seven topics that were
-written to as soon as they existed. So the first record to a partition goes alone: the others wait behind it until it
-has an offset, and a record that was acknowledged without one is sent again.
+written to as soon as they existed, and where a topic was deleted and made again. So the first record to a partition
+goes alone: the others wait behind it until it has an offset, and a record that was acknowledged without one is sent
+again, whenever that happens.
 """
 
 from __future__ import annotations
@@ -143,9 +144,9 @@ class KafkaProducer:
 
     def _produce(self, sending: _Sending) -> bool:
         """Give a record to the client; False where its queue is full."""
-        record, delivered, proving, _ = sending
+        record, _, proving, _ = sending
         partition = -1 if record.partition is None else record.partition
-        heard = partial(self._proved_by, sending) if proving else partial(self._acknowledged, delivered)
+        heard = partial(self._proved_by if proving else self._acknowledged, sending)
         try:
             if record.headers:
                 self._client.produce(
@@ -202,14 +203,18 @@ class KafkaProducer:
             self._overflow.popleft()
             self._waiting -= 1
 
-    def _acknowledged(self, delivered: Delivered, error: KafkaError | None, message: Message) -> None:
+    def _acknowledged(self, sending: _Sending, error: KafkaError | None, message: Message) -> None:
         """Hear the end of a record whose partition has proved itself."""
-        if error is None:
-            self._end(delivered, None)
+        record, offset = sending.record, message.offset()
+        if error is None and offset is not None and offset >= 0:
+            self._end(sending.delivered, None)
             return
-        topic, partition = message.topic() or "", message.partition()
-        self._proved.discard((topic, partition))  # the topic may have been deleted, and made again
-        self._end(delivered, undelivered(error, topic, partition))
+        where = (record.topic, record.partition)
+        self._proved.discard(where)  # the topic may have been deleted, and made again
+        if error is None:
+            self._prove(where, sending._replace(proving=True))
+        else:
+            self._end(sending.delivered, undelivered(error, record.topic, message.partition()))
 
     def _proved_by(self, sending: _Sending, error: KafkaError | None, message: Message) -> None:
         """Hear the end of a record that has to prove its partition."""

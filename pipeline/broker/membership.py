@@ -10,8 +10,9 @@ from typing import Protocol, TypeVar
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
 from pipeline.broker.commits import offsets_of
+from pipeline.broker.identity import Identity
 from pipeline.broker.presence import Presence
-from pipeline.broker.verdicts import in_rebalance, out_of_range, restart_at
+from pipeline.broker.verdicts import out_of_range, restart_at
 from pipeline.core.ports import Rebalance
 from pipeline.core.record import Commit, Partition
 from pipeline.telemetry import logs
@@ -19,6 +20,8 @@ from pipeline.telemetry import logs
 A = TypeVar("A")
 
 LOOKUP_SECONDS = 2.0
+# For a lookup inside a callback, which may run on the event loop. Without an answer it is made on the polling thread.
+GLANCE_SECONDS = 0.2
 # How long the polling thread waits for the loop to hear of a revocation. While the loop is busy nothing moves anyway;
 # past this the partitions leave without a commit, and their next owner repeats.
 LISTEN_SECONDS = 1.0
@@ -53,8 +56,9 @@ class Membership:
         presence: Presence,
         forget: Callable[[Sequence[Partition]], dict[Partition, Commit]],
         fail: Callable[[Exception], None],
+        identity: Identity | None = None,
     ) -> None:
-        """Own nothing yet. `fail` takes what the owner's own code raised."""
+        """Own nothing yet. `fail` takes what the owner's own code raised; `identity` tells topics of one name apart."""
         self.owned: frozenset[Partition] = frozenset()
         self.paused: set[Partition] = set()
         self.gone: set[Partition] = set()
@@ -65,6 +69,7 @@ class Membership:
         self.asked = False
         self._loop = loop
         self._presence = presence
+        self._identity = identity or Identity(None)
         self._forget = forget
         self._fail = fail
         self._rebalance: Rebalance
@@ -80,7 +85,7 @@ class Membership:
     def assigned(self, client: Consumer, parts: Sequence[TopicPartition]) -> None:
         """Start partitions where the group stands, or at their beginning where it has never been."""
         try:
-            found = client.committed(list(parts), timeout=LOOKUP_SECONDS) if parts else []
+            found = client.committed(list(parts), timeout=GLANCE_SECONDS) if parts else []
         except KafkaException:
             found = None
         if found is None or any(part.error is not None for part in found):
@@ -112,9 +117,7 @@ class Membership:
     def _begin(self, client: Consumer, found: Sequence[TopicPartition]) -> None:
         """Read partitions from what the group has committed on, and tell the owner of them."""
         self.moved = True
-        commits = {
-            _name(part): Commit(part.offset, part.metadata or "") if part.offset >= 0 else None for part in found
-        }
+        commits = {_name(part): self._commit_of(part) for part in found}
         client.incremental_assign(
             [TopicPartition(*name, commit.offset if commit else OFFSET_BEGINNING) for name, commit in commits.items()]
         )
@@ -127,6 +130,31 @@ class Membership:
         self._presence.seen(name.topic for name in commits)
         if commits:
             self._loop.tell(partial(self._guarded, partial(self._rebalance.assigned, commits)))
+
+    def _commit_of(self, part: TopicPartition) -> Commit | None:
+        metadata = self._identity.begin(_name(part), part.metadata or "")
+        return Commit(part.offset, metadata) if part.offset >= 0 else None
+
+    def begin_anew(self, client: Consumer) -> frozenset[Partition]:
+        """Read topics that were deleted and made again from their beginning; returns their partitions.
+
+        What was in hand of them is dropped as for a lost partition: it is of a topic that is no more. Blocks.
+        """
+        stale = self.owned.intersection(self._identity.look())
+        if not stale:
+            return stale
+        parts = [TopicPartition(*name) for name in sorted(stale)]
+        topics = sorted({name.topic for name in stale})
+        logs.get().warning(
+            f"{', '.join(topics)} was deleted and made again: {len(parts)} partitions are read from their beginning",
+            action="topic_made_again",
+            topics=topics,
+        )
+        self._loop.tell(partial(self._let_go, self._drop(parts)))
+        client.incremental_unassign(parts)
+        self._begin(client, parts)
+        self._identity.look()
+        return stale
 
     def revoked(self, client: Consumer, parts: Sequence[TopicPartition]) -> None:
         """Commit what the owner says of partitions that leave. The client takes them away when this returns."""
@@ -142,9 +170,11 @@ class Membership:
                 action="revoked_uncommitted",
             )
             self._loop.tell(partial(self._let_go, names))
+            self._identity.forget(names)
             return
         last = self.committed_last
         self._commit(client, {name: at for name, at in offsets.items() if last.get(name) != at})
+        self._identity.forget(names)
 
     def lost(self, _client: Consumer, parts: Sequence[TopicPartition]) -> None:
         """Tell the owner of partitions that are gone: the group went on without us. Commits nothing."""
@@ -155,6 +185,7 @@ class Membership:
         logs.get().warning(
             f"{len(names)} partitions were lost: the group went on without this member", action="partitions_lost"
         )
+        self._identity.forget(names)
         self._loop.tell(partial(self._let_go, names))
 
     def introduce(self, client: Consumer) -> None:
@@ -203,15 +234,18 @@ class Membership:
         self._guarded(partial(self._rebalance.lost, names))
 
     def _commit(self, client: Consumer, offsets: Mapping[Partition, Commit]) -> None:
-        # Without a broker this call would block for as long as the group's session lasts.
+        """Send a commit and do not wait for it, for this may be the event loop: a synchronous one blocks for minutes
+        where the coordinator is stuck. The client gives partitions back only after its commits have ended
+        (`rd_kafka_assignment_serve`), so their next owner finds this one.
+        """
         if not offsets or not self._presence.connected:
             return
         try:
-            client.commit(offsets=offsets_of(offsets), asynchronous=False)
+            client.commit(offsets=offsets_of(self._identity.stamped(offsets)), asynchronous=True)
         except KafkaException as failed:
-            error = failed.args[0]
-            log = logs.get().debug if in_rebalance(error) else logs.get().warning
-            log(f"the commit at a revocation failed: {error.str()}", action="revoked_uncommitted")
+            logs.get().warning(
+                f"the commit at a revocation failed: {failed.args[0].str()}", action="revoked_uncommitted"
+            )
 
     def _guarded(self, call: Callable[[], A]) -> A | None:
         """Run the owner's code. Its exception must not reach the client, which would raise it in some other call."""

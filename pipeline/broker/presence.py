@@ -13,8 +13,12 @@ from pipeline.core.errors import Halt
 from pipeline.telemetry import logs
 
 ANSWER_SECONDS = 0.5
+# A broker that was there is given longer: it may only be slow.
+PATIENT_SECONDS = 2.0
 AWAY_SECONDS = 1.0
 MISSING_SECONDS = 5.0
+# A broker that hangs closes no connection, and the client notices after a minute. So silence is broken by a question.
+QUIET_SECONDS = 3.0
 
 
 class _Topic(Protocol):
@@ -46,14 +50,16 @@ class Asks(Protocol):
 class Presence:
     """Knows whether a broker has answered lately and which subscribed topics are not there yet.
 
-    librdkafka says when all brokers are down, but not when one is back, and a KIP-848 member never hears that a topic
-    does not exist. So whoever waits for records asks (`probe`) while either is open, and only then.
+    librdkafka says when all brokers are down, but not when one is back, nor when one hangs, and a KIP-848 member never
+    hears that a topic does not exist. So whoever waits for records asks (`probe`) while anything is open, and after
+    every `QUIET_SECONDS` in which nothing was `heard`.
     """
 
     def __init__(self, group: str, clock: Callable[[], float] = time.monotonic) -> None:
         """Begin without any knowledge. `clock` is in seconds."""
         self.connected = False
         self.missing: tuple[str, ...] = ()
+        self.heard = False
         self._log = logs.get(group=group)
         self.group = group
         self._topics: tuple[str, ...] = ()
@@ -68,10 +74,18 @@ class Presence:
 
     def due(self) -> bool:
         """Whether it is time to ask."""
-        return (not self.connected or bool(self._unseen)) and self._clock() >= self._next
+        now = self._clock()
+        if now < self._next:
+            return False
+        if self.connected and not self._unseen and self.heard:
+            self.heard = False
+            self._next = now + QUIET_SECONDS
+            return False
+        return True
 
     def seen(self, topics: Iterable[str] = ()) -> None:
         """Note that a broker has answered, and of which topics it knows."""
+        self.heard = True
         if not self.connected:
             self.connected = True
             self._log.info("connected to Kafka", action="broker_connected")
@@ -86,18 +100,22 @@ class Presence:
         self._next = self._clock() + AWAY_SECONDS
 
     def probe(self, client: Asks) -> Halt | None:
-        """Ask for the topics that were not seen yet; blocks for `ANSWER_SECONDS` where no broker is there.
+        """Ask for the topics that were not seen yet, or for all; blocks for `ANSWER_SECONDS` where no broker is there,
+        for `PATIENT_SECONDS` where one was until now.
 
         Returns the verdict on a topic that may not be read.
         """
-        names = sorted(self._unseen) or self._topics[:1]
+        names = sorted(self._unseen) or self._topics
+        patience = PATIENT_SECONDS if self.connected else ANSWER_SECONDS
         try:
-            answers = [client.list_topics(name, timeout=ANSWER_SECONDS) for name in names]
+            answers = [client.list_topics(name, timeout=patience) for name in names]
         except KafkaException as error:
             self.away(str(error.args[0]))
             return None
-        self._next = self._clock() + MISSING_SECONDS
-        return self._judge({name: topic.error for answer in answers for name, topic in answer.topics.items()})
+        halt = self._judge({name: topic.error for answer in answers for name, topic in answer.topics.items()})
+        self._next = self._clock() + (MISSING_SECONDS if self._unseen else QUIET_SECONDS)
+        self.heard = False
+        return halt
 
     def _judge(self, errors: Mapping[str, KafkaError | None]) -> Halt | None:
         self.seen(name for name, error in errors.items() if error is None)
@@ -107,6 +125,7 @@ class Presence:
                 return forbidden(error, self.group, name)
         if refused:
             missing = sorted(refused)
+            self._unseen.update(missing)  # one that was there may have been deleted
             self.missing = tuple(missing)
             self._log.warning(
                 f"waiting for topics that do not exist yet: {', '.join(missing)}. `pipeline topics create` makes them",

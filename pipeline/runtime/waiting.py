@@ -10,9 +10,15 @@ from pipeline.core.ports import Clock
 
 T = TypeVar("T")
 
+LOOK_SECONDS = 60.0
+"""How often a waiter whose clock was set back is looked at: such a clock may come back at any time."""
+
 
 class WaitingRoom(Generic[T]):
-    """Timers by the wall clock, one per waiter: a clock that jumps back makes them wait on, never fire early."""
+    """Timers by the wall clock, one per waiter: a clock that jumps back makes them wait on, never fire early.
+
+    Each waits at least as long as was asked for when it began, so a clock that jumps ahead makes none early either.
+    """
 
     def __init__(self, clock: Clock) -> None:
         """Begin empty."""
@@ -22,8 +28,7 @@ class WaitingRoom(Generic[T]):
     def wait(self, waiter: T, until: float, then: Callable[[T], None]) -> None:
         """Call `then(waiter)` at `until` (seconds since the epoch) or a little later; replaces an earlier wait."""
         self.forget(waiter)
-        delay = max(0.0, until - self._clock())
-        self._timers[waiter] = asyncio.get_running_loop().call_later(delay, self._due, waiter, until, then)
+        self._set(waiter, max(0.0, until - self._clock()), until, then)
 
     def forget(self, waiter: T) -> None:
         """Wait no longer; `then` will not be called."""
@@ -50,7 +55,11 @@ class WaitingRoom(Generic[T]):
 
     def _due(self, waiter: T, until: float, then: Callable[[T], None]) -> None:
         del self._timers[waiter]
-        if self._clock() < until:
-            self.wait(waiter, until, then)
+        left = until - self._clock()
+        if left > 0:
+            self._set(waiter, min(left, LOOK_SECONDS), until, then)
         else:
             then(waiter)
+
+    def _set(self, waiter: T, delay: float, until: float, then: Callable[[T], None]) -> None:
+        self._timers[waiter] = asyncio.get_running_loop().call_later(delay, self._due, waiter, until, then)

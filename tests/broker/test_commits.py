@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from pipeline.broker.commits import LAST_COMMIT_SECONDS, RECOMMIT_SECONDS, Commits
+from pipeline.broker.commits import LAST_COMMIT_SECONDS, RECOMMIT_SECONDS, UNHEARD_SECONDS, Commits
 from pipeline.broker.presence import Presence
 from pipeline.broker.wishes import Wishes
 from pipeline.core.errors import Halt
@@ -106,7 +106,10 @@ def test_success_shows_the_broker(setting: Setting) -> None:
     assert setting.presence.connected
 
 
-@pytest.mark.parametrize("code", [KafkaError.ILLEGAL_GENERATION, KafkaError.NETWORK_EXCEPTION])
+MOVED = [KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE]
+
+
+@pytest.mark.parametrize("code", [KafkaError.ILLEGAL_GENERATION, KafkaError.NETWORK_EXCEPTION, *MOVED])
 def test_failure_is_sent_again_later(setting: Setting, code: int) -> None:
     """A failed commit is sent again, with what was wished for meanwhile, a second later."""
     setting.fake.answers = [code]
@@ -118,6 +121,23 @@ def test_failure_is_sent_again_later(setting: Setting, code: int) -> None:
     setting.send()
     assert setting.fake.sent[1:] == [{0: 4, 1: 5}]
     assert setting.failures == []
+
+
+def test_commit_that_nobody_answers(setting: Setting) -> None:
+    """A commit whose answer does not come is sent again, though nothing newer is wished for; an answer ends that."""
+    setting.send(a=3, b=5)
+    setting.send(a=4)
+    setting.send()
+    assert setting.fake.sent == [{0: 3, 1: 5}, {0: 4}]
+    setting.now += UNHEARD_SECONDS
+    setting.send()
+    assert setting.fake.sent[2:] == [{0: 4, 1: 5}]
+    setting.fake.answers = [None, None, None]
+    for _ in range(3):
+        setting.fake.poll(0)
+    setting.now += UNHEARD_SECONDS
+    setting.send()
+    assert len(setting.fake.sent) == 3
 
 
 def test_refusal_by_the_client(setting: Setting) -> None:

@@ -102,7 +102,7 @@ async def test_acknowledgement_without_an_offset() -> None:
         assert ended == []
         assert client.values == [b"1"]
         client.answer()
-        client.answer(offset=None)
+        client.answer()
         assert ended == [(b"1", True), (b"2", True)]
         assert await producer.flush(0) == 0
 
@@ -158,6 +158,20 @@ async def test_refusal_ends_the_trust() -> None:
         send(b"3")
         send(b"4")
         assert client.values == [b"3"]
+
+
+async def test_acknowledgement_without_an_offset_ends_the_trust() -> None:
+    """A proved partition that takes a record without an offset was made anew: the record is sent again, alone."""
+    async with producing() as (_, client, ended, send):
+        send(b"1")
+        client.answer()
+        send(b"2")
+        client.answer(offset=None)
+        send(b"3")
+        assert client.values == [b"2"]
+        client.answer()
+        client.answer()
+        assert ended == [(b"1", True), (b"2", True), (b"3", True)]
 
 
 async def test_full_queue_and_first_records() -> None:

@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from pipeline.broker.client_log import ClientLog
+from pipeline.broker.identity import Identity
 from pipeline.broker.membership import Membership, known_member
 from pipeline.broker.presence import Presence
 from pipeline.core.errors import Halt
@@ -48,7 +49,7 @@ class Client:
 
     def commit(self, offsets: list[TopicPartition], asynchronous: bool) -> None:
         """Keep, or fail."""
-        assert not asynchronous
+        assert asynchronous, "it would block the loop"
         self._keep("commit", offsets)
         if self.broken:
             raise self.broken
@@ -129,7 +130,9 @@ class Group:
         self.waiting: dict[Partition, Commit] = {}
         self.failures: list[Exception] = []
         self.presence = Presence("g")
-        self.member = Membership(self.loop, self.presence, self.forget, self.failures.append)
+        self.ids: dict[str, str] = {}
+        identity = Identity(lambda _: self.ids)
+        self.member = Membership(self.loop, self.presence, self.forget, self.failures.append, identity)
         self.member.join(self.client, ["t"], self.owner)
 
     def forget(self, names: Sequence[Partition]) -> dict[Partition, Commit]:
@@ -165,9 +168,10 @@ def test_start_is_explicit(group: Group) -> None:
     assert group.presence.connected
 
 
-def test_start_that_cannot_be_looked_up(group: Group) -> None:
+@pytest.mark.parametrize("code", [KafkaError._TIMED_OUT, KafkaError.NOT_COORDINATOR])
+def test_start_that_cannot_be_looked_up(group: Group, code: int) -> None:
     """Where no coordinator answers nothing is read, and the owner hears nothing, until it is known where to begin."""
-    group.fake.broken, group.fake.stands = failure(KafkaError._TIMED_OUT), {A: 5}
+    group.fake.broken, group.fake.stands = failure(code), {A: 5}
     group.assign(A)
     assert group.fake.done == [("assign", [(0, -1001)]), ("pause", [(0, -1001)])]
     assert group.member.read_again(group.client) is not None
@@ -350,3 +354,20 @@ def test_the_clients_own_metadata_are_understood() -> None:
     assert consumer.consumer_group_metadata().startswith(b"CGMDv2:")
     assert known_member(consumer.consumer_group_metadata()) is None
     consumer.close()
+
+
+def test_topic_that_was_made_again(group: Group) -> None:
+    """Its partitions are lost to the owner, and come back at their beginning; others are left alone."""
+    other = Partition("u", 0)
+    group.assign(A, other)
+    group.ids = {"t": "o" * 22, "u": "u" * 22}
+    assert group.member.begin_anew(group.client) == set()
+    group.fake.done.clear()
+    group.ids["t"] = "n" * 22
+    group.waiting = {A: Commit(5)}
+    assert group.member.begin_anew(group.client) == {A}
+    assert group.fake.done == [("unassign", [(0, -1001)]), ("assign", [(0, OFFSET_BEGINNING)])]
+    assert group.owner.heard[-2:] == [("lost", [0]), ("assigned", [0])]
+    assert not group.waiting
+    assert group.member.owned == {A, other}
+    assert group.member.begin_anew(group.client) == set()

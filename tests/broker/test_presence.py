@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from confluent_kafka import KafkaError, KafkaException
 
-from pipeline.broker.presence import AWAY_SECONDS, MISSING_SECONDS, Presence
+from pipeline.broker.presence import AWAY_SECONDS, MISSING_SECONDS, QUIET_SECONDS, Presence
 
 
 @dataclass
@@ -50,7 +50,7 @@ def make(topics: list[str]) -> tuple[Presence, list[float]]:
 
 
 def test_asks_until_all_is_there() -> None:
-    """Missing topics are asked for every few seconds, until each was seen; then nothing is asked any more."""
+    """Missing topics are asked for every few seconds, until each was seen; then nothing is asked while all is well."""
     presence, now = make(["a", "b"])
     broker = Broker({"a": Topic()})
     assert [presence.connected, presence.due()] == [False, True]
@@ -62,6 +62,7 @@ def test_asks_until_all_is_there() -> None:
     presence.probe(broker)
     assert broker.asked == ["a", "b", "b"]
     now[0] += 1000
+    presence.heard = True
     assert not presence.due()
 
 
@@ -71,6 +72,32 @@ def test_an_assignment_is_proof() -> None:
     presence.seen(["a", "b"])
     now[0] += 1000
     assert [presence.connected, presence.due()] == [True, False]
+
+
+def test_silence_is_broken_by_a_question() -> None:
+    """Where nothing was heard for a while the broker is asked: one that hangs closes no connection."""
+    presence, now = make(["a", "b"])
+    broker = Broker({"a": Topic(), "b": Topic()})
+    presence.probe(broker)
+    assert not presence.due()
+    now[0] += QUIET_SECONDS
+    assert presence.due()
+    broker.away = True
+    presence.probe(broker)
+    assert not presence.connected
+
+
+def test_topic_that_was_there_and_is_not() -> None:
+    """A topic that is deleted while its records are waited for is missing, until it is there again."""
+    presence, now = make(["a", "b"])
+    broker = Broker({"a": Topic(), "b": Topic()})
+    presence.probe(broker)
+    del broker.topics["b"]
+    now[0] += QUIET_SECONDS
+    presence.probe(broker)
+    assert presence.missing == ("b",)
+    presence.seen(["b"])
+    assert not presence.missing
 
 
 def test_broker_that_goes_and_comes() -> None:
