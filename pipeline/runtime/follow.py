@@ -63,6 +63,7 @@ class Follower:
         self.push: Callable[[Item], None] = lambda _: None
         self.failed: Callable[[BaseException], None] = lambda _: None
         self.answered_events: Recent[EventKey] = Recent()
+        self._unheard: dict[Item, EventKey] = {}
         self._plan = plan
         self._reader = reader
         self._clock = clock
@@ -156,15 +157,30 @@ class Follower:
         return self._calls.setdefault((event.id, event.job.run), item) is item
 
     def done(self, item: Item, event: Event[Payload]) -> None:
-        """Note that a try is over: an answer of our own counts at once, not only when it is read."""
+        """Note that a try is over. An answer of our own counts when it is acknowledged, not only when it is read."""
         key = (event.id, event.job.run)
-        if self._calls.get(key) is item:
-            del self._calls[key]
-            if item.end in {"output", "failure"}:
-                self.answered_events.add(key)
+        if self._calls.get(key) is not item:
+            return
+        if item.owed:
+            self._unheard[item] = key
+        else:
+            self._end(item, key)
 
-    def refused(self, event: Event[Payload]) -> None:
+    def acknowledged(self, item: Item) -> None:
+        """Note that what an item has led to is acknowledged."""
+        key = self._unheard.pop(item, None)
+        if key is not None:
+            self._end(item, key)
+
+    def _end(self, item: Item, key: EventKey) -> None:
+        self._calls.pop(key, None)
+        if item.end in {"output", "failure"}:
+            self.answered_events.add(key)
+
+    def refused(self, item: Item, event: Event[Payload]) -> None:
         """Note that the broker would not take an answer."""
+        self._unheard.pop(item, None)
+        self._calls.pop((event.id, event.job.run), None)
         self.answered_events.discard((event.id, event.job.run))
 
     def progress(self, part: Part, frontier: int) -> Progress:

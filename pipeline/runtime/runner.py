@@ -254,6 +254,8 @@ class Runner:
             self._guard.lived()
         if self._gate and self._gate.holding:
             self._gate.forget(item)
+        if self._follower is not None:
+            self._follower.acknowledged(item)
         part = item.part
         if not part.alive:
             return

@@ -201,7 +201,7 @@ class Workers:
             if item.part.alive:
                 event = await self._known(item)
                 if self.follower is not None:
-                    self.follower.refused(event)
+                    self.follower.refused(item, event)
                 await self._conclude(item, event, error, None)
         finally:
             self.running.discard(item)

@@ -126,6 +126,25 @@ async def test_a_repetition_from_upstream_is_not_paid_again_and_a_new_run_is() -
 
 
 @pytest.mark.virtual
+async def test_a_repetition_is_settled_only_when_the_answer_is_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that is on its way answers nobody: both records stay unsettled until the broker has it."""
+    world = await World.make()
+    run = await world.start(Script(), costly())
+    send, held = run.producer.send, []
+    monkeypatch.setattr(run.producer, "send", lambda *sending: held.append(sending))
+    world.put("a", "a", key=None, headers={h.CE_ID: "event-1"})
+    await world.until(lambda: run.handler.done == ["a"])
+    await world.settle(4)
+    assert not world.at()
+    assert world.metric("window_records") == 2
+    for sending in held:
+        send(*sending)
+    await world.until(lambda: world.at() == 2)
+    assert run.handler.texts == ["a"]
+    await world.stop()
+
+
+@pytest.mark.virtual
 async def test_open_topics_too() -> None:
     """What outsiders write has ids of our own making; they are found again all the same."""
     world = await World.make()
