@@ -220,6 +220,8 @@ class KafkaReader:
         try:
             answers = self._client.offsets_for_times(asked, timeout=LOOKUP_SECONDS)
         except KafkaException as error:
+            if meaning(error.args[0]) == "missing":  # so it says where none of them exists
+                return _Lookup({}, partitions)
             return _Lookup({}, reason=f"Kafka does not answer ({error.args[0].str()})")
         found, missing, reason = {}, [], ""
         for part in answers:

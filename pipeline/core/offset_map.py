@@ -22,6 +22,7 @@ ROOM = 2_900
 """Bytes of a body that surely fit: base 85 makes five characters of four bytes, and the rest is for what goes along."""
 
 _NAME, _VERSION = "lep", "1"
+_SPARE = 32  # characters that a broker's adapter may add of its own
 _RUNS, _BITS = 0, 1
 _MOST_BYTES = 65_536  # an honest map is far smaller; a packed bomb is not
 _MOST_NUMBER = 1 << 63
@@ -117,7 +118,7 @@ def _packed(body: bytes) -> str | None:
     packed = zlib.compress(checked, 9, wbits=-15)
     letter, shorter = ("z", packed) if len(packed) < len(checked) else ("r", checked)
     text = f"{_NAME}{_VERSION}:{letter}{base64.b85encode(shorter).decode('ascii')}"
-    return text if len(text) <= MAX_CHARACTERS and len(checked) <= _MOST_BYTES else None
+    return text if len(text) <= MAX_CHARACTERS - _SPARE and len(checked) <= _MOST_BYTES else None
 
 
 def _unpacked(text: str) -> bytes:

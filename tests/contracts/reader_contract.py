@@ -33,7 +33,7 @@ class ReaderFacts:
     """What a reader without a group does."""
 
     async def test_reader_ends(self, opened: Opens) -> None:
-        """The ends are the next offsets to be written; partitions that do not exist are left out."""
+        """The ends are the next offsets to be written; partitions that do not exist are left out, all of them, too."""
         async with opened() as bench:
             topic = await new_topic(bench, partitions=2)
             await fill(bench, topic, 5, partitions=2)
@@ -44,6 +44,7 @@ class ReaderFacts:
                 parts[1]: 2,
             }
             assert await reader.ends([]) == {}
+            assert await reader.ends([Partition(bench.name(), 0)]) == {}
 
     async def test_reader_follows(self, opened: Opens) -> None:
         """What is followed is read from its offset on, in order, and goes on with what is written later."""

@@ -316,3 +316,26 @@ async def test_a_record_on_a_tier_knows_its_topic() -> None:
     assert Outgoing(copy.topic, copy.key, copy.value) == Outgoing("t.work.retry.10s", b"k", value)
     assert Partition(copy.topic, copy.partition) == ("t.work.retry.10s", 2)
     assert wall() < EPOCH + 20
+
+
+@pytest.mark.virtual
+async def test_the_tiers_drain_after_a_long_stop() -> None:
+    """Ten hours later all that has fallen due meanwhile is handled, each once, and no tier has lag left."""
+    world = await World.make(partitions=2)
+    texts = [f"n{number}" for number in range(300)]
+    waits = (Retry("later"), Defer("later", until=EPOCH + 90), Defer("later", until=EPOCH + 900))
+    first = await world.start(Script(**{text: [waits[place % 3]] for place, text in enumerate(texts)}))
+    for place, text in enumerate(texts):
+        world.put(text, key=text.encode(), partition=place % 2)
+    await world.until(lambda: sum(world.tiers().values()) == len(texts))
+    await first.stop()
+    await asyncio.sleep(36_000)
+    again = await world.start(Script())
+    await world.until(lambda: len(world.texts()) == len(texts))
+    await world.settle()
+    assert sorted(again.handler.texts) == sorted(texts)
+    for tier in TIERS:
+        topic = f"t.work.retry.{tier.name}"
+        lag = await world.broker.lag("t.work", [topic])
+        assert set(lag.values()) == {0}
+    await world.stop()

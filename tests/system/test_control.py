@@ -61,7 +61,8 @@ async def test_work_is_paused_resumed_and_cancelled_by_hand(kafka: Broker, tmp_p
         await until(lambda: place.simulator.journal.in_flight == 1, "a call in flight")
         queued = await desk.request(asked)
         await place.idle("retrieve")
-        await command(place, "cancel", running, queued, first)
+        # The queued one first: each cancellation takes effect by itself, and a slot that is free is taken at once.
+        await command(place, "cancel", queued, running, first)
         for job in (running, queued):
             await until(lambda job=job: told(place, job) == [("job.failed", "cancelled")], f"the end of {job}")  # type: ignore[misc]  # the default binds the loop's value
         await place.idle("infer", "postprocess", "notify")
