@@ -72,6 +72,7 @@ bench: install broker ## Measure, within 40 minutes; writes .bench/results.json 
 
 .PHONY: soak
 soak: install broker ## Look for broken promises for a long time (a finding prints its seed, which makes it happen again)
+	@$(PY) -m tests.bench --quick
 	@$(PY) -m pipeline simulate --seeds 10000
 	@$(PY) -m tests.system.workload --minutes 20 $(ARGS)
 

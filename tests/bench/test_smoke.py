@@ -1,6 +1,6 @@
 """The benchmarks run: from the command line to the file of results. How fast anything is, is not asked here.
 
-Those of P2 are left out: they fetch the libraries of others.
+Those that take long run with `make soak` (all, quickly); those of P2 fetch the libraries of others.
 """
 
 from __future__ import annotations
@@ -15,19 +15,14 @@ import pytest
 
 from pipeline.devkit.kafka import Broker
 
-pytestmark = [pytest.mark.kafka, pytest.mark.system, pytest.mark.alone]
+pytestmark = [pytest.mark.kafka, pytest.mark.system]
 
 ROOT = Path(__file__).parents[2]
 
 FIGURES = {
     "P1": ["P1", "P1-avro"],
-    "P3": ["P3-p50", "P3-p99"],
-    "P4": ["P4-10ms", "P4-50ms", "P4-100ms", "P4-stuck", "P4-slow", "P4-fetched"],
     "P6": ["P6"],
     "P8": ["P8-idle"],
-    "P10": ["P10-moved", "P10-kept", "P10-calls", "P10-repeated"],
-    "P11": ["P11", "P11-broker"],
-    "P12": ["P12-workers", "P12-memory", "P12-first", "P12-cpu", "P12-flight"],
 }
 
 

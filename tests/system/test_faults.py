@@ -34,7 +34,7 @@ from tests.system.command import pipeline
 from tests.system.proxy import Proxy, proxy
 from tests.system.site import Site, Stage, site, until
 
-pytestmark = [pytest.mark.kafka, pytest.mark.system, pytest.mark.alone]
+pytestmark = [pytest.mark.kafka, pytest.mark.system]
 
 CHAIN = ("preprocess", "retrieve", "infer", "postprocess", "notify")
 AWAY = "waiting for the broker"
@@ -214,6 +214,7 @@ async def fill(broker: Broker, worker: Stage, flow: Flow) -> None:
 Outage = Callable[[Broker, Stage, Flow], Awaitable[None]]
 
 
+@pytest.mark.alone
 @pytest.mark.within(150)
 async def test_outages_of_the_broker(
     own_kafka: EmbeddedKafkaConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
