@@ -25,6 +25,9 @@ MAX_ID = 256
 """The longest `ce_id` or `ce_source` taken as an identity, in characters."""
 
 _NO_TRIES = Tries()
+_VERSION: Header = (h.CE_SPECVERSION, b"1.0")
+_OURS: Header = (h.CE_SOURCE, b"pipeline")
+_AVRO: Header = (h.CONTENT_TYPE, b"application/avro")
 
 
 @quick
@@ -63,13 +66,13 @@ class Event(Generic[P_co]):
     def headers(self, noun: str, now: float) -> Headers:
         """Spell the metadata for a new record on the topic of `noun`, written at `now` (seconds since the epoch)."""
         written: list[Header] = [
-            (h.CE_SPECVERSION, b"1.0"),
+            _VERSION,
             (h.CE_ID, self.id.encode("ascii")),
-            (h.CE_SOURCE, b"pipeline"),
-            (h.CE_TYPE, f"pipeline.{noun}".encode("ascii")),
+            _OURS,
+            _kind(noun),
             (h.CE_TIME, _timestamp(now)),
             (h.CE_SUBJECT, self.job.id.encode("ascii")),
-            (h.CONTENT_TYPE, b"application/avro"),
+            _AVRO,
             *h.trace_headers(self.trace),
             *h.job_headers(self.job),
             (h.SOURCE, str(self.origin.position).encode("ascii")),
@@ -108,6 +111,11 @@ def receive(record: Record, payload: P, *, open_topic: bool, copy: bool, now: fl
         output="" if open_topic else read.get(h.OUTPUT, ""),
         carried=h.carried(record.headers),
     )
+
+
+@lru_cache(maxsize=64)
+def _kind(noun: str) -> Header:
+    return h.CE_TYPE, f"pipeline.{noun}".encode("ascii")
 
 
 def _timestamp(now: float) -> bytes:

@@ -10,6 +10,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 
 from pipeline.core.job import LANES, Job, Lane
@@ -62,6 +63,7 @@ _COST = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
 _POSITION = re.compile(r"([a-zA-Z0-9._-]{1,249})/([0-9]{1,10})/([0-9]{1,19})")
 _ORIGIN = re.compile(r"([a-zA-Z0-9._-]{1,249})/([0-9]{1,10})/([0-9]{1,19})/(-1|[0-9]{1,19})")
 _LANES: Mapping[str, Lane] = {lane: lane for lane in LANES}
+_FREE: Header = (COST, b"0.000000000")
 _DIGITS = 20  # more than any bound has; Python refuses to read numbers of thousands of digits
 _FRAMING = 2  # the least that Kafka itself adds to a header, so that empty ones are not free
 
@@ -149,43 +151,73 @@ def position(text: str | None) -> Position | None:
 
 def job_headers(job: Job) -> list[Header]:
     """Spell what is copied to every child. A name too long to be read again is cut, as none that is accepted is."""
-    pairs: list[tuple[str, str | None]] = [
-        (TENANT, quoted(job.tenant, MAX_VALUE)),
-        (TYPE, quoted(job.type, MAX_VALUE)),
-        (LANE, job.lane),
-        (DEADLINE, None if job.deadline_ms is None else str(job.deadline_ms)),
-        (RUN, str(job.run)),
-        (CATALOG, quoted(job.catalog, MAX_VALUE)),
-        (ACCEPTED_AT, str(job.accepted_at_ms)),
-        (CONVERSATION, quoted(job.conversation, MAX_VALUE)),
-        (HOPS, str(job.hops)),
-        (COST, f"{job.cost_usd:.9f}"),
-    ]
-    return [(name, text.encode("ascii")) for name, text in pairs if text]
+    written = [*_who(job.tenant, job.type, job.lane)]
+    if job.deadline_ms is not None:
+        written.append((DEADLINE, b"%d" % job.deadline_ms))
+    written += _what(job.run, job.catalog)
+    written.append((ACCEPTED_AT, b"%d" % job.accepted_at_ms))
+    if job.conversation:
+        written.append((CONVERSATION, quoted(job.conversation, MAX_VALUE).encode("ascii")))
+    written.append(_hops(job.hops))
+    written.append((COST, f"{job.cost_usd:.9f}".encode("ascii")) if job.cost_usd else _FREE)
+    return written
+
+
+# Of these there are few: each is spelt once, and all records share it, in time and in memory.
+@lru_cache(maxsize=256)
+def _who(tenant: str, kind: str, lane: Lane | None) -> Headers:
+    pairs = ((TENANT, quoted(tenant, MAX_VALUE)), (TYPE, quoted(kind, MAX_VALUE)), (LANE, lane))
+    return tuple((name, text.encode("ascii")) for name, text in pairs if text)
+
+
+@lru_cache(maxsize=256)
+def _what(run: int, catalog: str) -> Headers:
+    pairs = ((RUN, str(run)), (CATALOG, quoted(catalog, MAX_VALUE)))
+    return tuple((name, text.encode("ascii")) for name, text in pairs if text)
+
+
+@lru_cache(maxsize=64)
+def _hops(hops: int) -> Header:
+    return HOPS, b"%d" % hops
 
 
 def read_job(read: Mapping[str, str], job: Job) -> Job:
     """Read the job-scoped headers of our own topics over what `job` says."""
     told = deadline(read.get(DEADLINE))
+    tenant, kind, run, catalog, hops = _told(
+        read.get(TENANT), read.get(TYPE), read.get(RUN), read.get(CATALOG), read.get(HOPS)
+    )
+    conversation, cost = read.get(CONVERSATION), read.get(COST)
     return Job(
         id=job.id,
-        tenant=unquoted(read.get(TENANT)) or job.tenant,
-        type=unquoted(read.get(TYPE)) or job.type,
+        tenant=tenant or job.tenant,
+        type=kind or job.type,
         lane=lane(read.get(LANE)) or job.lane,
         deadline_ms=job.deadline_ms if told is None else told,
-        run=count(read.get(RUN)),
-        catalog=unquoted(read.get(CATALOG)),
+        run=run,
+        catalog=catalog,
         accepted_at_ms=count(read.get(ACCEPTED_AT), MAX_TIME) or job.accepted_at_ms,
-        conversation=unquoted(read.get(CONVERSATION)),
-        hops=count(read.get(HOPS)),
-        cost_usd=_cost(read.get(COST)),
+        conversation=unquoted(conversation) if conversation else "",
+        hops=hops,
+        cost_usd=_cost(cost) if cost else 0.0,
     )
+
+
+@lru_cache(maxsize=256)
+def _told(
+    tenant: str | None, kind: str | None, run: str | None, catalog: str | None, hops: str | None
+) -> tuple[str, str, int, str, int]:
+    return unquoted(tenant), unquoted(kind), count(run), unquoted(catalog), count(hops)
 
 
 def trace_headers(trace: Trace) -> list[Header]:
     """Spell a span; empty `tracestate` and `baggage` are left out."""
-    pairs = ((TRACEPARENT, trace.traceparent), (TRACESTATE, trace.state), (BAGGAGE, trace.baggage))
-    return [(name, text.encode("ascii")) for name, text in pairs if text]
+    written: list[Header] = [(TRACEPARENT, trace.traceparent.encode("ascii"))]
+    if trace.state:
+        written.append((TRACESTATE, trace.state.encode("ascii")))
+    if trace.baggage:
+        written.append((BAGGAGE, trace.baggage.encode("ascii")))
+    return written
 
 
 def carried(headers: Headers) -> Headers:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from pipeline.core.errors import Halt
+from pipeline.runtime.collector import unhurried
 from pipeline.runtime.runner import Runner
 
 
@@ -30,7 +31,8 @@ class Worker:
 
     async def run(self) -> int:
         """Run all stages to their end. Raises what is neither a stop nor a halt, after the others have drained."""
-        endings = await asyncio.gather(*(self._watched(runner) for runner in self.runners), return_exceptions=True)
+        with unhurried():
+            endings = await asyncio.gather(*(self._watched(runner) for runner in self.runners), return_exceptions=True)
         unexpected = [
             ending for ending in endings if isinstance(ending, BaseException) and not isinstance(ending, Halt)
         ]
