@@ -5,7 +5,6 @@ from __future__ import annotations
 from pipeline.broker.admin import TopicSpec
 from pipeline.core import names
 from pipeline.core import payloads as p
-from pipeline.core.job import LANES
 from pipeline.core.limits import MAX_COPY_BYTES, MAX_MESSAGE_BYTES
 from pipeline.core.retry import TIERS, RetryPolicy
 from pipeline.core.stage import Topic, joined, sink, stage
@@ -50,7 +49,7 @@ def topic_specs(prefix: str, partitions: int) -> list[TopicSpec]:
     dead = copy | {"retention.ms": str(DEAD_DAYS * DAY_MS)}
     specs = []
     for declared in TOPICS:
-        for lane in LANES if declared.laned else (None,):
+        for lane in declared.lanes:
             name = names.topic(prefix, declared.noun, lane)
             specs.append(TopicSpec(name, partitions, work | {"max.message.bytes": str(MAX_MESSAGE_BYTES)}))
     for one in STAGES:
@@ -76,7 +75,7 @@ def growth_order(prefix: str) -> list[str]:
     order = []
     for one in reversed(STAGES):
         if one.output:
-            order += [names.topic(prefix, one.output.noun, lane) for lane in (LANES if one.output.laned else (None,))]
+            order += [names.topic(prefix, one.output.noun, lane) for lane in one.output.lanes]
         if not one.repartition:
             order.append(names.dead_letter_topic(prefix, one.name))
             order += [names.retry_topic(prefix, one.name, tier) for tier in TIERS]

@@ -195,21 +195,21 @@ async def open_worker(
         for stage, handler in zip(stages, handlers, strict=True):
             bound = plan(stage, settings.topic_prefix)
             consumer = await stack.enter_async_context(open_consumer(kafka, bound.group, admin.topic_ids))
-            answers = open_reader(kafka, f"{bound.group}.answers")
-            reader = await stack.enter_async_context(answers) if stage.costly else None
+            answers = f"{bound.group}.answers"
+            reader = await stack.enter_async_context(open_reader(kafka, answers)) if stage.costly else None
             fresh = await admin.written_since([bound.dead_letters], int((CLOCK() - FLOOD_SECONDS) * 1000))
             kit = Kit(
-                consumer,
-                producer,
-                codec,
-                CLOCK,
-                observer,
-                VERSION,
-                settings.drain_seconds,
-                fresh,
-                accept_dead,
-                admin.partitions,
-                reader,
+                consumer=consumer,
+                producer=producer,
+                codec=codec,
+                clock=CLOCK,
+                observer=observer,
+                version=VERSION,
+                drain_seconds=settings.drain_seconds,
+                dead_before=fresh,
+                accept_dead=accept_dead,
+                counts=admin.partitions,
+                reader=reader,
                 admission=control,
             )
             if stage.delivery == "exactly once":

@@ -20,8 +20,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, tho
     ResourceType,
 )
 
+from pipeline.broker.client import new_client
 from pipeline.broker.client_log import ClientLog
-from pipeline.broker.config import SERVERS, GroupProtocol, KafkaConfig, choose_protocol, refused, variable_of
+from pipeline.broker.config import SERVERS, GroupProtocol, KafkaConfig, choose_protocol, variable_of
 from pipeline.broker.topics import Creation, TopicSpec, TopicState
 from pipeline.core.errors import ConfigurationError
 from pipeline.core.record import Partition
@@ -66,11 +67,7 @@ class Admin:
         """Make the client, which connects in the background. Raises ConfigurationError where it refuses a property."""
         self._config = config
         self._reason = ""
-        try:
-            properties: dict[str, Any] = {**config.admin(), "error_cb": self._heard}
-            self._client = AdminClient(properties, logger=ClientLog())
-        except KafkaException as error:
-            raise refused(config, error.args[0].str()) from None
+        self._client = new_client(AdminClient, config, {**config.admin(), "error_cb": self._heard})
 
     async def wait_for_broker(self, timeout: float, progress: Callable[[str], None]) -> None:
         """Wait until a broker answers; `progress` is told once a second what is waited for, and why.

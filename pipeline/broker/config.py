@@ -54,6 +54,7 @@ PROTECTED: Mapping[str, str] = {
 """Properties that cannot be overridden, and why."""
 
 _SHARED: Mapping[str, Value] = {
+    "client.id": "pipeline",
     # Waiting ten seconds after an outage of ten seconds helps nobody.
     "reconnect.backoff.ms": 100,
     "reconnect.backoff.max.ms": 2000,
@@ -139,7 +140,6 @@ class KafkaConfig:
 
     overrides: Mapping[str, str] = field(repr=False)
     group_protocol: GroupProtocol = "classic"
-    client_id: str = "pipeline"
 
     @property
     def servers(self) -> str:
@@ -153,7 +153,7 @@ class KafkaConfig:
     def consumer(self, group: str) -> dict[str, Value]:
         """Return the properties of a member of `group`."""
         protocol = _KIP_848 if self.group_protocol == "consumer" else _CLASSIC
-        return self._with({"client.id": self.client_id, "group.id": group, **_SHARED, **_CONSUMER, **protocol})
+        return self._with({"group.id": group, **_SHARED, **_CONSUMER, **protocol})
 
     def reader(self, name: str) -> dict[str, Value]:
         """Return the properties of a client that reads without a group and commits nothing.
@@ -161,27 +161,26 @@ class KafkaConfig:
         It sees acknowledged records behind an open transaction too. `name` is seen in the broker's log only.
         """
         own: dict[str, Value] = {**_CLASSIC, "isolation.level": "read_uncommitted"}
-        return self._with({"client.id": self.client_id, "group.id": name, **_SHARED, **_CONSUMER, **own})
+        return self._with({"group.id": name, **_SHARED, **_CONSUMER, **own})
 
     def producer(self) -> dict[str, Value]:
         """Return the properties of a producer."""
-        return self._with({"client.id": self.client_id, **_SHARED, **_PRODUCER})
+        return self._with({**_SHARED, **_PRODUCER})
 
     def transactions(self, transactional_id: str) -> dict[str, Value]:
         """Return the properties of a transactional producer."""
-        own = {"client.id": self.client_id, **_SHARED, **_PRODUCER, **_TRANSACTIONS}
-        return {**self._with(own), "transactional.id": transactional_id}
+        return {**self._with({**_SHARED, **_PRODUCER, **_TRANSACTIONS}), "transactional.id": transactional_id}
 
     def admin(self) -> dict[str, Value]:
         """Return the properties of an admin client."""
-        return self._with({"client.id": self.client_id, **_SHARED})
+        return self._with(_SHARED)
 
     def _with(self, defaults: Mapping[str, Value]) -> dict[str, Value]:
         overrides = {name: value for name, value in self.overrides.items() if name != "group.protocol"}
         return {**defaults, **overrides}
 
 
-def from_environment(environ: Mapping[str, str], client_id: str = "pipeline") -> KafkaConfig:
+def from_environment(environ: Mapping[str, str]) -> KafkaConfig:
     """Read the configuration from `KAFKA_*` variables; others are passed over.
 
     Raises ConfigurationError where the broker's address is missing or a variable would break a promise. A property
@@ -199,7 +198,7 @@ def from_environment(environ: Mapping[str, str], client_id: str = "pipeline") ->
         raise ConfigurationError(
             f"{variable_of(SERVERS)} is not set: start `pipeline up` in this folder, or set it to host:port of a broker"
         )
-    return KafkaConfig(overrides, client_id=client_id)
+    return KafkaConfig(overrides)
 
 
 def choose_protocol(config: KafkaConfig, broker: Mapping[str, str]) -> GroupProtocol:

@@ -11,11 +11,10 @@ import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from pipeline.core.offset_map import MAX_CHARACTERS
 from pipeline.core.record import Commit, Partition
 
 LOOK_SECONDS = 5.0
-MAX_METADATA = 4_095
-"""What a broker keeps beside an offset, in characters."""
 
 _STAMP = re.compile(r"(?s)(.*)/([A-Za-z0-9_-]{22})")  # no offset map holds a slash
 
@@ -76,4 +75,4 @@ def _stamped(commit: Commit, topic: str | None) -> Commit:
     if topic is None:
         return commit
     text = f"{commit.metadata}/{topic}"
-    return Commit(commit.offset, text if len(text) <= MAX_METADATA else f"/{topic}")
+    return Commit(commit.offset, text if len(text) <= MAX_CHARACTERS else f"/{topic}")

@@ -17,9 +17,9 @@ from functools import partial
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from pipeline.broker.client_log import ClientLog
+from pipeline.broker.client import new_client
 from pipeline.broker.commits import Commits
-from pipeline.broker.config import KafkaConfig, refused
+from pipeline.broker.config import KafkaConfig
 from pipeline.broker.handover import Handover
 from pipeline.broker.identity import Identity, Ids
 from pipeline.broker.membership import Membership
@@ -335,10 +335,7 @@ def _client(
     committed: Callable[[KafkaError | None, list[TopicPartition]], None],
 ) -> Consumer:
     properties = {**config.consumer(group), "error_cb": happened, "on_commit": committed}
-    try:
-        return Consumer(properties, logger=ClientLog())
-    except KafkaException as error:
-        raise refused(config, error.args[0].str()) from None
+    return new_client(Consumer, config, properties)
 
 
 @asynccontextmanager

@@ -21,8 +21,8 @@ from typing import NamedTuple
 from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import Producer as Client
 
-from pipeline.broker.client_log import ClientLog
-from pipeline.broker.config import KafkaConfig, refused
+from pipeline.broker.client import new_client
+from pipeline.broker.config import KafkaConfig
 from pipeline.broker.verdicts import NotDelivered, undelivered
 from pipeline.core.ports import Delivered
 from pipeline.core.record import Outgoing
@@ -57,7 +57,7 @@ class KafkaProducer:
     def __init__(self, config: KafkaConfig) -> None:
         """Make the client, which connects in the background. Raises ConfigurationError where it refuses a property."""
         self._loop = asyncio.get_running_loop()
-        self._client = _client(config)
+        self._client = new_client(Client, config, {**config.producer(), "error_cb": _heard})
         self._proved: set[tuple[str, int | None]] = set()
         self._behind: dict[tuple[str, int | None], deque[_Sending]] = {}
         self._overflow: deque[_Sending] = deque()
@@ -267,13 +267,6 @@ class KafkaProducer:
 
 def _too_many(sending: _Sending) -> NotDelivered:
     return NotDelivered(f"{sending.record.topic}: {WAITING_RECORDS} records wait to be sent already")
-
-
-def _client(config: KafkaConfig) -> Client:
-    try:
-        return Client({**config.producer(), "error_cb": _heard}, logger=ClientLog())
-    except KafkaException as error:
-        raise refused(config, error.args[0].str()) from None
 
 
 def _heard(error: KafkaError) -> None:

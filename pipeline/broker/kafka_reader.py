@@ -16,8 +16,8 @@ from functools import partial
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from pipeline.broker.client_log import ClientLog
-from pipeline.broker.config import KafkaConfig, refused
+from pipeline.broker.client import new_client
+from pipeline.broker.config import KafkaConfig
 from pipeline.broker.handover import Handover
 from pipeline.broker.reading import records_of
 from pipeline.broker.verdicts import broken, forbidden, meaning
@@ -282,10 +282,7 @@ def _absent(partitions: Collection[Partition]) -> str:
 
 
 def _client(config: KafkaConfig, name: str, happened: Callable[[KafkaError], None]) -> Consumer:
-    try:
-        return Consumer({**config.reader(name), "error_cb": happened}, logger=ClientLog())
-    except KafkaException as error:
-        raise refused(config, error.args[0].str()) from None
+    return new_client(Consumer, config, {**config.reader(name), "error_cb": happened})
 
 
 @asynccontextmanager

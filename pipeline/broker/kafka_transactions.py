@@ -20,9 +20,10 @@ from functools import partial
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from pipeline.broker.client import new_client
 from pipeline.broker.client_log import ClientLog
 from pipeline.broker.commits import offsets_of
-from pipeline.broker.config import KafkaConfig, refused
+from pipeline.broker.config import KafkaConfig
 from pipeline.broker.transaction_verdicts import Forbidden, took_place, unusable
 from pipeline.broker.verdicts import undelivered
 from pipeline.core.ports import Batch, Ended, NotCommitted
@@ -223,10 +224,7 @@ class _Writing:
     # -------------------------------------------------------------- the client
 
     def _open(self) -> Producer:
-        try:
-            return Producer({**self._config.transactions(self._id), "error_cb": _quiet}, logger=ClientLog())
-        except KafkaException as error:
-            raise refused(self._config, error.args[0].str()) from None
+        return new_client(Producer, self._config, {**self._config.transactions(self._id), "error_cb": _quiet})
 
     def _prepare(self) -> None:
         """Fence and end what an earlier client of this id has left, if that was not done yet."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from pipeline.broker.bell import Bell
 from pipeline.broker.memory_group import Group
 from pipeline.broker.verdicts import out_of_range
 from pipeline.broker.wishes import Wishes
@@ -109,7 +110,7 @@ class MemoryConsumer:
         self._committed: dict[Partition, int] = {}
         self._reached: dict[Partition, int] = {}
         self._positions: dict[Partition, int] = {}
-        self._waiter: asyncio.Future[None] | None = None
+        self._bell = Bell()
         self._put_out: asyncio.TimerHandle | None = None
         self._word: bytes | None = None
         self._expelled = False
@@ -136,7 +137,7 @@ class MemoryConsumer:
                 records = self._take(limit)
                 if records or loop.time() >= deadline - 1e-6:  # what a float is rounded by; else it spins at one moment
                     return records
-                await self._news(deadline)
+                await self._bell.wait(deadline)
             return ()
         finally:
             self._put_out = loop.call_later(self._patience, self.expel)
@@ -194,8 +195,7 @@ class MemoryConsumer:
 
     def wake(self) -> None:
         """Let a waiting fetch look again."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._bell.ring()
 
     def die(self) -> None:
         """Do nothing any more, ever: a fetch under way never returns."""
@@ -275,16 +275,6 @@ class MemoryConsumer:
                 self._next[name] = self._reached[name] = reached
                 records += taken
         return records
-
-    async def _news(self, deadline: float) -> None:
-        loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
-        timer = loop.call_at(deadline, self.wake)
-        try:
-            await self._waiter
-        finally:
-            timer.cancel()
-            self._waiter = None
 
     async def _stay_dead(self) -> None:
         if self._dead:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
+from pipeline.broker.bell import Bell
 from pipeline.core.record import Partition, Record
 
 _ROUNDING = 1e-6  # a timer may ring earlier by as much as a float is rounded, and would ring for ever
@@ -31,7 +32,7 @@ class MemoryReader:
         self._logs = logs
         self._next: dict[Partition, int] = {}
         self._positions: dict[Partition, int] = {}
-        self._waiter: asyncio.Future[None] | None = None
+        self._bell = Bell()
         self._closed = False
 
     async def ends(self, partitions: Collection[Partition]) -> Mapping[Partition, int]:
@@ -59,7 +60,7 @@ class MemoryReader:
             records = self._take(limit)
             if records or asyncio.get_running_loop().time() >= deadline - _ROUNDING:
                 return records
-            await self._news(deadline)
+            await self._bell.wait(deadline)
         return ()
 
     def positions(self) -> Mapping[Partition, int]:
@@ -73,8 +74,7 @@ class MemoryReader:
 
     def wake(self) -> None:
         """Let a waiting fetch look again."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._bell.ring()
 
     def _range(self, name: Partition) -> tuple[int, int] | None:
         try:
@@ -97,13 +97,3 @@ class MemoryReader:
         here = {name: offset for name, offset in self._next.items() if self._range(name) is not None}
         self._positions = here
         return records
-
-    async def _news(self, deadline: float) -> None:
-        loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
-        timer = loop.call_at(deadline, self.wake)
-        try:
-            await self._waiter
-        finally:
-            timer.cancel()
-            self._waiter = None

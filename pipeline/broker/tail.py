@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
 
-from pipeline.broker.client_log import ClientLog
-from pipeline.broker.config import KafkaConfig, refused
+from pipeline.broker.client import new_client
+from pipeline.broker.config import KafkaConfig
 from pipeline.broker.reading import records_of
 from pipeline.core.errors import ConfigurationError
 from pipeline.core.record import Record
@@ -28,10 +28,7 @@ async def open_tail(
 
     Order holds within a partition only. Raises ConfigurationError where a topic does not exist.
     """
-    try:
-        client = Consumer({**config.consumer("tail"), "enable.partition.eof": False}, logger=ClientLog())
-    except KafkaException as error:
-        raise refused(config, error.args[0].str()) from None
+    client = new_client(Consumer, config, {**config.consumer("tail"), "enable.partition.eof": False})
     try:
         await asyncio.to_thread(_assign, client, topics, from_start)
         yield _records(client)

@@ -20,8 +20,8 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _RATES = ("requests", "tokens")
 
 
-def retry_after(headers: Mapping[str, str], now: float, longest: float = LONGEST) -> float | None:
-    """Return how many seconds after `now` a server wants us back: 0 to `longest`, or None where it says nothing usable.
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Return how many seconds after `now` a server wants us back: 0 to `LONGEST`, or None where it says nothing usable.
 
     `headers` is read by lower-case names.
     """
@@ -30,15 +30,15 @@ def retry_after(headers: Mapping[str, str], now: float, longest: float = LONGEST
     wait = exact / 1000 if exact is not None else _seconds(text)
     if wait is None:
         wait = _until(text, now)
-    return None if wait is None else min(max(wait, 0.0), longest)
+    return None if wait is None else min(max(wait, 0.0), LONGEST)
 
 
-def rate_reset(headers: Mapping[str, str], longest: float = LONGEST) -> float | None:
+def rate_reset(headers: Mapping[str, str]) -> float | None:
     """Return the seconds until the spent ones of a provider's rate limits are full again; None where none is spent."""
     spent = [name for name in _RATES if headers.get(f"x-ratelimit-remaining-{name}", "").strip() == "0"]
     waits = [_duration(headers.get(f"x-ratelimit-reset-{name}", "")) for name in spent]
     known = [wait for wait in waits if wait is not None]
-    return min(max(known), longest) if known else None
+    return min(max(known), LONGEST) if known else None
 
 
 def _seconds(text: str) -> float | None:

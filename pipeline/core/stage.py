@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, Never, Protocol, TypedDict, TypeVar, U
 
 from pipeline.core.event import Event
 from pipeline.core.flood import FloodLimits
+from pipeline.core.job import LANES, Lane
 from pipeline.core.payloads import Failure, Payload, Result
 from pipeline.core.ports import OUTSIDE
 from pipeline.core.retry import RetryPolicy
@@ -43,6 +44,11 @@ class Topic(Generic[P]):
             raise ValueError(
                 f"topic {self.noun!r}: a noun has 1 to 100 letters, digits, '-' or '_'; a dot could make it another's"
             )
+
+    @property
+    def lanes(self) -> tuple[Lane | None, ...]:
+        """The lanes it exists in; None is the one topic without a lane."""
+        return LANES if self.laned else (None,)
 
 
 @dataclass(frozen=True, slots=True)

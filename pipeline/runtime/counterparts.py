@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from pipeline.core.job import LANES, Lane
 from pipeline.core.record import Partition
 from pipeline.runtime.assignment import Assignment
 from pipeline.runtime.plan import Plan
@@ -33,7 +32,7 @@ class Counterparts:
         self.reason = ""
         self._assignment = assignment
         self._counts = None if plan.stage.repartition else counts
-        self._topics = tuple(_topics(plan))
+        self._topics = plan.written
         self._known = 0
         self._look_again = 0.0
         self._looking: asyncio.Task[None] | None = None
@@ -87,11 +86,3 @@ class Counterparts:
         if not task.cancelled() and (error := task.exception()) is not None:
             # It is asked again: the cluster may be away, and then nothing flows either.
             logs.get().warning(f"cannot count the partitions of topics: {error}", action="counterparts_unknown")
-
-
-def _topics(plan: Plan) -> Sequence[str]:
-    """Name what the stage writes to under its source's partition number."""
-    output = plan.stage.output
-    lanes: tuple[Lane | None, ...] = (LANES if output.laned else (None,)) if output else ()
-    copies = (*plan.tiers, plan.dead_letters, plan.failures)
-    return (*(plan.output_topic(lane) for lane in lanes), *copies)

@@ -12,15 +12,12 @@ import math
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from pipeline.core import names
 from pipeline.core.answers import EventKey, Word, copy_word, failure_word, output_word
 from pipeline.core.event import Event
-from pipeline.core.job import LANES
 from pipeline.core.offset_map import Progress
 from pipeline.core.payloads import Payload
 from pipeline.core.ports import Clock, Reader
 from pipeline.core.record import Commit, Partition, Record
-from pipeline.core.retry import TIERS
 from pipeline.runtime.answers import Answers, Recent
 from pipeline.runtime.plan import Plan
 from pipeline.runtime.waiting import WaitingRoom
@@ -42,15 +39,10 @@ SETTLE_SECONDS = 5.0
 
 def followed_topics(plan: Plan) -> dict[str, Callable[[Record], Word | None]]:
     """Name the topics that may hold answers to a stage's records, and how each is read."""
-    stage, prefix = plan.stage, plan.prefix
-    output = stage.output
-    lanes = (LANES if output.laned else (None,)) if output else ()
-    read: dict[str, Callable[[Record], Word | None]] = {}
-    for lane in lanes:
-        read[names.topic(prefix, output.noun if output else "", lane)] = output_word
-    read[plan.failures] = lambda record: failure_word(record, stage.name)
-    copies = [*(names.retry_topic(prefix, stage.name, tier) for tier in TIERS), plan.dead_letters]
-    return read | dict.fromkeys(copies, copy_word)
+    read: dict[str, Callable[[Record], Word | None]] = dict.fromkeys(plan.written, copy_word)
+    read |= dict.fromkeys(plan.outputs, output_word)
+    read[plan.failures] = lambda record: failure_word(record, plan.stage.name)
+    return read
 
 
 class Follower:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.core import names
-from pipeline.core.job import LANES, Lane
+from pipeline.core.job import Lane
 from pipeline.core.retry import TIERS, Tier
 from pipeline.core.stage import Stage, Topic
 
@@ -40,6 +40,17 @@ class Plan:
     def topics(self) -> list[str]:
         """All topics the stage's consumer subscribes to."""
         return [*self.sources, *self.tiers]
+
+    @property
+    def outputs(self) -> list[str]:
+        """All topics that outputs go to."""
+        output = self.stage.output
+        return [names.topic(self.prefix, output.noun, lane) for lane in output.lanes] if output else []
+
+    @property
+    def written(self) -> list[str]:
+        """All topics the stage writes to, whichever of its tiers it reads itself."""
+        return [*self.outputs, *(self.retry_topic(tier) for tier in TIERS), self.dead_letters, self.failures]
 
     def declared(self, topic: str, original: str) -> Topic[Any]:
         """Tell what a record is: by its topic, or on a tier by the topic it first stood on."""
@@ -74,6 +85,5 @@ def plan(stage: Stage, prefix: str) -> Plan:
 
 def _sources(stage: Stage, prefix: str) -> Iterator[Source]:
     for declared in stage.sources:
-        lanes: tuple[Lane | None, ...] = LANES if declared.laned else (None,)
-        for lane in lanes:
+        for lane in declared.lanes:
             yield Source(names.topic(prefix, declared.noun, lane), declared, WEIGHTS[lane])

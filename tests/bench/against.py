@@ -21,7 +21,6 @@ INSTALL_SECONDS = 300.0
 VALUE_BYTES = 1000
 
 _PINS = Path(__file__).with_name("peers")
-_ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, slots=True)

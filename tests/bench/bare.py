@@ -50,10 +50,24 @@ class Epochs:
         self._topic = topic
         self._open: deque[Epoch] = deque((self.current,))
         self._done = 0
+        self._commit_at = 0.0
 
     def done(self) -> int:
         """Count the acknowledged records."""
         return self._done + sum(epoch.acknowledged for epoch in self._open)
+
+    def commit(self, consumer: Consumer) -> None:
+        """Commit what is acknowledged, at most ten times a second."""
+        if time.perf_counter() > self._commit_at:
+            self._commit_at = time.perf_counter() + COMMIT_SECONDS
+            if ready := self.turn():
+                consumer.commit(offsets=ready, asynchronous=True)
+
+    def close(self, consumer: Consumer) -> None:
+        """Commit all that is acknowledged, and leave the group."""
+        if ready := self.turn():
+            consumer.commit(offsets=ready, asynchronous=False)
+        consumer.close()
 
     def turn(self) -> list[TopicPartition]:
         """Begin a new epoch; returns the offsets up to which all is acknowledged."""
@@ -70,7 +84,7 @@ class Epochs:
 def loop(order: Order, change: Callable[[bytes], bytes] | None) -> None:
     """Move records until enough is measured."""
     consumer, producer, epochs = _consumer(order), _producer(order), Epochs(order.input)
-    meter, topic, commit_at = Meter(order.seconds, order.available), order.output, 0.0
+    meter, topic = Meter(order.seconds, order.available), order.output
     while not meter.note(epochs.done()):
         first = consumer.poll(0.1)
         if first is not None:
@@ -86,14 +100,9 @@ def loop(order: Order, change: Callable[[bytes], bytes] | None) -> None:
                 producer.produce(topic, value, message.key(), on_delivery=delivered)
                 offsets[message.partition()] = message.offset() + 1  # type: ignore[index,operator]  # records have both
         producer.poll(0)
-        if time.perf_counter() > commit_at:
-            commit_at = time.perf_counter() + COMMIT_SECONDS
-            if ready := epochs.turn():
-                consumer.commit(offsets=ready, asynchronous=True)
+        epochs.commit(consumer)
     producer.flush()
-    if ready := epochs.turn():
-        consumer.commit(offsets=ready, asynchronous=False)
-    consumer.close()
+    epochs.close(consumer)
     meter.sample(epochs.done()).write(order.result)
 
 

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 
 from confluent_kafka import Consumer, Producer
 
 from pipeline.core import names
-from tests.bench.bare import BATCH, COMMIT_SECONDS, Epochs
+from tests.bench.bare import BATCH, Epochs
 from tests.bench.hops import HOPS, noun
 from tests.bench.order import Order, received
 
@@ -20,7 +19,7 @@ from tests.bench.order import Order, received
 def hop(order: Order, number: int, producer: Producer, stop: threading.Event) -> None:
     """Move records from one topic to the next until `stop`."""
     source, target = (names.topic(order.prefix, noun(one)) for one in (number, number + 1))
-    consumer, epochs, commit_at = _consumer(order, source), Epochs(source), 0.0
+    consumer, epochs = _consumer(order, source), Epochs(source)
     while not stop.is_set():
         first = consumer.poll(0.1)
         if first is not None:
@@ -31,14 +30,9 @@ def hop(order: Order, number: int, producer: Producer, stop: threading.Event) ->
                 producer.produce(target, message.value(), message.key(), on_delivery=epoch.delivered)
                 epoch.offsets[message.partition()] = message.offset() + 1  # type: ignore[index,operator]  # records have both
         producer.poll(0)
-        if time.perf_counter() > commit_at:
-            commit_at = time.perf_counter() + COMMIT_SECONDS
-            if ready := epochs.turn():
-                consumer.commit(offsets=ready, asynchronous=True)
+        epochs.commit(consumer)
     producer.flush()
-    if ready := epochs.turn():
-        consumer.commit(offsets=ready, asynchronous=False)
-    consumer.close()
+    epochs.close(consumer)
 
 
 def run(order: Order) -> None:

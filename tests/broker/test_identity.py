@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.broker.identity import LOOK_SECONDS, MAX_METADATA, Identity
+from pipeline.broker.identity import LOOK_SECONDS, Identity
+from pipeline.core.offset_map import MAX_CHARACTERS
 from pipeline.core.record import Commit, Partition
 
 A, B = Partition("t", 0), Partition("u", 0)
@@ -80,7 +81,7 @@ def test_a_map_too_long_to_be_kept_with_its_stamp_is_left_out() -> None:
     cluster = Cluster()
     cluster.identity.begin(A, "")
     cluster.identity.look()
-    fits = "x" * (MAX_METADATA - 23)
+    fits = "x" * (MAX_CHARACTERS - 23)
     assert cluster.identity.stamped({A: Commit(1, fits)})[A].metadata == f"{fits}/{OLD}"
     assert cluster.identity.stamped({A: Commit(1, fits + "x")})[A].metadata == f"/{OLD}"
 

@@ -61,6 +61,15 @@ def test_outputs_of_a_laned_topic_go_to_the_lane_of_the_job() -> None:
     assert plan(stage("work", REQUESTS, RESULTS, Nothing), "t").output_topic("batch") == "t.results"
 
 
+def test_all_that_a_stage_writes_is_named() -> None:
+    """Each lane of its output, its tiers, its dead letters, and the failures; a sink has no outputs."""
+    copies = ["t.work.retry.10s", "t.work.retry.1m", "t.work.retry.10m", "t.work.dlq", "t.failures"]
+    laned = plan(stage("work", REQUESTS, LANED, Nothing), "t")
+    assert laned.written == ["t.contexts.interactive", "t.contexts.standard", "t.contexts.batch", *copies]
+    assert plan(stage("work", REQUESTS, RESULTS, Nothing), "t").written == ["t.results", *copies]
+    assert plan(sink("work", RESULTS, Nothing), "t").written == copies
+
+
 def test_a_sink_that_returns_a_payload_is_told_so() -> None:
     """The error names the stage and what is wrong with it."""
     with pytest.raises(LookupError, match="stage work has no output topic"):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.core import names
-from pipeline.core.job import LANES
 from pipeline.core.retry import TIERS, Tier
 from pipeline.core.stage import Stage, Topic
 
@@ -59,5 +59,5 @@ def chart(stages: Iterable[Stage], prefix: str) -> Map:
     return Map(prefix, known, read, dead)
 
 
-def _spelt(prefix: str, topic: Topic[object]) -> Sequence[str]:  # type: ignore[type-var]  # of any payload
-    return [names.topic(prefix, topic.noun, lane) for lane in (LANES if topic.laned else (None,))]
+def _spelt(prefix: str, topic: Topic[Any]) -> Sequence[str]:
+    return [names.topic(prefix, topic.noun, lane) for lane in topic.lanes]
