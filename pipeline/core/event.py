@@ -26,7 +26,7 @@ MAX_ID = 256
 
 _NO_TRIES = Tries()
 _VERSION: Header = (h.CE_SPECVERSION, b"1.0")
-_OURS: Header = (h.CE_SOURCE, b"pipeline")
+_SENDER: Header = (h.CE_SOURCE, b"pipeline")
 _AVRO: Header = (h.CONTENT_TYPE, b"application/avro")
 
 
@@ -68,7 +68,7 @@ class Event(Generic[P_co]):
         written: list[Header] = [
             _VERSION,
             (h.CE_ID, self.id.encode("ascii")),
-            _OURS,
+            _SENDER,
             _kind(noun),
             (h.CE_TIME, _timestamp(now)),
             (h.CE_SUBJECT, self.job.id.encode("ascii")),

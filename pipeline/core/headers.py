@@ -47,7 +47,7 @@ COPY_SCOPED = frozenset({ATTEMPTS, DEFERRALS, TIMEOUTS, NOT_BEFORE, ORIGINAL, FI
 """Bookkeeping of retry and dead-letter copies: replaced on each copy, trusted only on our own topics."""
 
 _PREFIXES = ("pipeline-", "ce_", X_ORIGINAL)
-_OURS = frozenset(
+OURS = frozenset(
     {
         *(CE_SPECVERSION, CE_ID, CE_SOURCE, CE_TYPE, CE_TIME, CE_SUBJECT, CONTENT_TYPE),
         *(TRACEPARENT, TRACESTATE, BAGGAGE),
@@ -222,7 +222,7 @@ def trace_headers(trace: Trace) -> list[Header]:
 
 def carried(headers: Headers) -> Headers:
     """Pick the headers we do not know, which travel on to children: at most `MAX_CARRIED` bytes, first come first."""
-    strange = [header for header in headers if header[0] not in _OURS]
+    strange = [header for header in headers if header[0] not in OURS]
     kept: list[Header] = []
     room = MAX_CARRIED
     for name, value in strange:

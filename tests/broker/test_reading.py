@@ -48,6 +48,29 @@ def test_topics_are_shared() -> None:
     assert first.topic is second.topic
 
 
+def test_headers_of_which_there_are_few_are_shared() -> None:
+    """Two records hold the same header of a tenant, the same name of an id, and their own values of it."""
+
+    def spelt(tenant: str, name: str) -> list[tuple[str, bytes | None]]:
+        return [("".join(["pipeline-", "tenant"]), tenant.encode()), ("".join(["ce", "_id"]), name.encode())]
+
+    first, second = reading.records_of([message(headers=spelt("a", "1")), message(headers=spelt("a", "2"))], ignored)
+    assert first.headers == (("pipeline-tenant", b"a"), ("ce_id", b"1"))
+    assert second.headers == (("pipeline-tenant", b"a"), ("ce_id", b"2"))
+    assert first.headers[0] is second.headers[0]
+    assert first.headers[1][0] is second.headers[1][0]
+
+
+def test_senders_cannot_fill_what_is_shared() -> None:
+    """Values without end, or a long one, are read and not kept."""
+    many = [b"tenant %d" % number for number in range(2 * reading.FEW_VALUES)] + [b"x" * 4096]
+    records = reading.records_of([message(headers=[("pipeline-tenant", value)]) for value in many], ignored)
+    assert [record.headers for record in records] == [(("pipeline-tenant", value),) for value in many]
+    kept = reading._FEW["pipeline-tenant"]
+    assert len(kept) <= reading.FEW_VALUES
+    assert many[-1] not in kept
+
+
 def test_errors_go_elsewhere() -> None:
     """An error in the place of a message does not become a record."""
     errors: list[tuple[int, str | None]] = []
