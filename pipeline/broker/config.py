@@ -72,6 +72,11 @@ _CONSUMER: Mapping[str, Value] = {
     "fetch.queue.backoff.ms": 5,
     # Prefetched records are thrown away by a pause and fetched again: keep few.
     "queued.max.messages.kbytes": 1024,
+    # The first counts payload only, so that small records would be prefetched by the ten thousand; and one answer to a
+    # fetch holds so much of each partition (a larger record comes all the same, KIP-74). A backlog of a million records
+    # then costs a worker 5 MB instead of 27 (measured).
+    "queued.min.messages": 5_000,
+    "fetch.message.max.bytes": 262_144,
 }
 _CLASSIC: Mapping[str, Value] = {
     "group.protocol": "classic",

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from pipeline.core import headers as h
 from pipeline.core.headers import Origin, Tries
-from pipeline.core.job import Job, child_id, job_id, positional_job_id
+from pipeline.core.job import DEFAULT_TENANT, Job, child_id, job_id, positional_job_id
 from pipeline.core.payloads import Payload, Request
 from pipeline.core.quick import quick
 from pipeline.core.record import Header, Headers, Record
@@ -139,7 +139,7 @@ def _own_key(payload: Payload, job: Job) -> bytes:
 def _outsiders_job(
     record: Record, payload: Payload, read: Mapping[str, str], origin: Origin, seen: float
 ) -> tuple[Job, str]:
-    tenant = getattr(payload, "tenant", None) or "default"
+    tenant = getattr(payload, "tenant", None) or DEFAULT_TENANT
     given = read.get(h.CE_ID) or (payload.id if isinstance(payload, Request) else None) or ""
     source = read.get(h.CE_SOURCE, "")
     known = given and len(given) <= MAX_ID and len(source) <= MAX_ID
@@ -158,7 +158,7 @@ def _outsiders_job(
 
 def _our_job(record: Record, read: Mapping[str, str], origin: Origin) -> tuple[Job, str]:
     event_id = read.get(h.CE_ID) or _positional(record, origin)
-    return h.read_job(read, Job(id=read.get(h.CE_SUBJECT) or event_id)), event_id
+    return h.read_job(read, read.get(h.CE_SUBJECT) or event_id), event_id
 
 
 def _positional(record: Record, origin: Origin) -> str:

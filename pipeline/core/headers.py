@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 
-from pipeline.core.job import LANES, Job, Lane
+from pipeline.core.job import DEFAULT_TENANT, LANES, Job, Lane
 from pipeline.core.record import Header, Headers, Position, Record
 from pipeline.core.trace import Trace
 
@@ -181,25 +181,24 @@ def _hops(hops: int) -> Header:
     return HOPS, b"%d" % hops
 
 
-def read_job(read: Mapping[str, str], job: Job) -> Job:
-    """Read the job-scoped headers of our own topics over what `job` says."""
-    told = deadline(read.get(DEADLINE))
+def read_job(read: Mapping[str, str], name: str) -> Job:
+    """Read the job-scoped headers of our own topics, of the job called `name`."""
     tenant, kind, run, catalog, hops = _told(
         read.get(TENANT), read.get(TYPE), read.get(RUN), read.get(CATALOG), read.get(HOPS)
     )
     conversation, cost = read.get(CONVERSATION), read.get(COST)
     return Job(
-        id=job.id,
-        tenant=tenant or job.tenant,
-        type=kind or job.type,
-        lane=lane(read.get(LANE)) or job.lane,
-        deadline_ms=job.deadline_ms if told is None else told,
-        run=run,
-        catalog=catalog,
-        accepted_at_ms=count(read.get(ACCEPTED_AT), MAX_TIME) or job.accepted_at_ms,
-        conversation=unquoted(conversation) if conversation else "",
-        hops=hops,
-        cost_usd=_cost(cost) if cost else 0.0,
+        name,
+        tenant,
+        kind,
+        lane(read.get(LANE)),
+        deadline(read.get(DEADLINE)),
+        run,
+        catalog,
+        count(read.get(ACCEPTED_AT), MAX_TIME),
+        unquoted(conversation) if conversation else "",
+        hops,
+        _cost(cost) if cost else 0.0,
     )
 
 
@@ -207,7 +206,7 @@ def read_job(read: Mapping[str, str], job: Job) -> Job:
 def _told(
     tenant: str | None, kind: str | None, run: str | None, catalog: str | None, hops: str | None
 ) -> tuple[str, str, int, str, int]:
-    return unquoted(tenant), unquoted(kind), count(run), unquoted(catalog), count(hops)
+    return unquoted(tenant) or DEFAULT_TENANT, unquoted(kind), count(run), unquoted(catalog), count(hops)
 
 
 def trace_headers(trace: Trace) -> list[Header]:

@@ -17,6 +17,8 @@ from pipeline.core.record import Record
 Lane = Literal["interactive", "standard", "batch"]
 LANES: tuple[Lane, ...] = ("interactive", "standard", "batch")
 """Classes of service, most urgent first."""
+DEFAULT_TENANT = "default"
+"""Whose a job is that names nobody."""
 
 NAMESPACE = UUID("5a0c6d0e-7f0b-5c55-9d0c-0f6f6a1f6e51")
 """The namespace of every id of this project; changing it would change every id."""
@@ -68,7 +70,7 @@ class Job:
     """
 
     id: str
-    tenant: str = "default"
+    tenant: str = DEFAULT_TENANT
     type: str = ""
     lane: Lane | None = None
     deadline_ms: int | None = None

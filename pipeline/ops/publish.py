@@ -10,7 +10,7 @@ from uuid import uuid4
 from pipeline.core import headers as h
 from pipeline.core import names
 from pipeline.core.control import Entry
-from pipeline.core.job import job_id
+from pipeline.core.job import DEFAULT_TENANT, job_id
 from pipeline.core.payloads import Document, Payload, Request
 from pipeline.core.ports import Codec, Producer
 from pipeline.core.record import Header, Outgoing
@@ -31,7 +31,7 @@ class Publisher:
     async def request(self, request: Request) -> str:
         """Send a request; returns the id of its job. Without an id of its own it gets a random one."""
         ce_id = request.id or str(uuid4())
-        job = job_id(request.tenant or "default", self.source, ce_id)
+        job = job_id(request.tenant or DEFAULT_TENANT, self.source, ce_id)
         headers: Sequence[Header] = (
             (h.CE_SPECVERSION, b"1.0"),
             (h.CE_ID, ce_id.encode("ascii", "replace")),
