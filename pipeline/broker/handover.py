@@ -27,7 +27,8 @@ class Handover(Generic[T]):
         self._loop = asyncio.get_running_loop()
         self._back = back
         self._jobs: queue.SimpleQueue[Callable[[], T | None] | None] = queue.SimpleQueue()
-        self._away: asyncio.Future[None] | None = None
+        self._away = False
+        self._waiting: set[asyncio.Future[None]] = set()
         # A daemon: a client that hangs on a dead network must not keep the process from ending.
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
@@ -35,17 +36,22 @@ class Handover(Generic[T]):
     @property
     def home(self) -> bool:
         """Whether the loop, not the thread, has in hand what the jobs work with."""
-        return self._away is None
+        return not self._away
 
     def give(self, job: Callable[[], T | None]) -> None:
         """Hand a job over. Only when `home`."""
-        self._away = self._loop.create_future()
+        self._away = True
         self._jobs.put(job)
 
     async def returned(self) -> None:
         """Wait until the thread has nothing in hand. To be cancelled here changes nothing for the job."""
-        while self._away is not None:
-            await asyncio.shield(self._away)
+        while self._away:
+            waiter = self._loop.create_future()
+            self._waiting.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiting.discard(waiter)
 
     def tell(self, call: Callable[[], object]) -> None:
         """Run `call` on the loop: at once where the caller is there, else as soon as the loop gets to it."""
@@ -90,10 +96,11 @@ class Handover(Generic[T]):
             self._loop.call_soon_threadsafe(call)
 
     def _settle(self, result: T | None, failure: Exception | None) -> None:
-        away, self._away = self._away, None
+        self._away = False
         self._back(result, failure)
-        if away is not None and not away.done():
-            away.set_result(None)
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
 
 
 def _answer(answer: Future[A], call: Callable[[], A]) -> None:

@@ -56,7 +56,7 @@ class Observer:
 
     def taken(self, plan: Plan, count: int) -> None:
         """Count records taken."""
-        if self._metrics:
+        if self._metrics and count:
             self._metrics.of(plan.stage.name).taken.inc(count)
 
     def settled(self, plan: Plan, end: str) -> None:

@@ -158,13 +158,15 @@ class Runner:
             item = self._intake.book(record)
             if item is not None:
                 self._intake.admit(item)
-        self._count(len(records))
+        self._begin_early()
+        # A backlog makes every fetch return at once: the workers need their turn all the same, and then the producer.
+        # Whoever waits for these records downstream waits for nothing that follows here.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        self._kit.observer.taken(self.plan, len(records))
         for part in self._assignment.parts.values():
             self._assignment.crowd(part)
             self._assignment.share(part)
-        self._begin_early()
-        # A backlog makes every fetch return at once: the workers need their turn all the same.
-        await asyncio.sleep(0)
         await self._make_room()
         for feed in self._assignment.feeds.values():
             self._assignment.balance(feed)
@@ -294,6 +296,7 @@ class Runner:
         self._next_commit = now + COMMIT_SECONDS
         for late in self._heads.look(self._assignment.parts.values(), now):
             self._kit.observer.late(self.plan, late, self._workers.doing(late.item))
+        self._report()
         if self._group is not None:
             self._group.turn()
             return
@@ -325,9 +328,7 @@ class Runner:
             # At once: the next record of a halted one's key must not be handled before it.
             self._dispatch.close()
 
-    def _count(self, taken: int) -> None:
-        if taken:
-            self._kit.observer.taken(self.plan, taken)
+    def _report(self) -> None:
         self._kit.observer.gauges(
             self.plan,
             open=sum(feed.window.open for feed in self._assignment.feeds.values()),

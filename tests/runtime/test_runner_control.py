@@ -203,7 +203,7 @@ async def test_on_a_topic_of_outsiders_the_value_tells_who_is_concerned() -> Non
     assert (run.handler.texts, world.metric("held_records"), world.dead()) == (["free"], 1, [])
     world.tell(cancel(job_id("acme", "", "1")))
     await world.until(lambda: codes(world) == ["cancelled"])
-    assert world.metric("held_records") == 0
+    await world.until(lambda: world.metric("held_records") == 0)
     await world.end()
 
 
