@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 
-from pipeline.core.job import DEFAULT_TENANT, LANES, Job, Lane
+from pipeline.core.job import DEFAULT_TENANT, LANES, MOST_HOPS, Job, Lane
 from pipeline.core.record import Header, Headers, Position, Record
 from pipeline.core.trace import Trace
 
@@ -38,7 +38,7 @@ MAX_VALUE = 4_096
 """The longest value that is read, in bytes; `baggage` may hold 8,192 (W3C Baggage section 3.3.2)."""
 MAX_CARRIED = 16_384
 """The most bytes of unknown headers that travel on to children."""
-MAX_COUNT = 1_000_000
+MAX_COUNT = MOST_HOPS
 """The highest count that bookkeeping headers may claim; more is somebody's mistake."""
 MAX_TIME = 2**53
 """The latest time that a header may claim, in epoch milliseconds: what a JSON number holds exactly."""
