@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from typing import Any
@@ -197,6 +197,11 @@ class Admin:
         wanted = [TopicPartition(name, number) for name, count in counts.items() for number in range(count)]
         parts = await asyncio.to_thread(self._committed, group, wanted) if wanted else []
         return {_name(part): part.offset for part in parts if part.offset >= 0}
+
+    async def members(self, group: str, seconds: float = REQUEST_SECONDS) -> Collection[str]:
+        """Name the members of `group`: the ids that its coordinator gave them, or took from them (KIP-848)."""
+        future = self._client.describe_consumer_groups([group], request_timeout=seconds)[group]
+        return [member.member_id for member in (await asyncio.wrap_future(future)).members]
 
     async def lag(self, group: str, topics: Iterable[str]) -> Mapping[Partition, int]:
         """Return how many offsets `group` is behind in every partition; where it never was, all that is kept."""

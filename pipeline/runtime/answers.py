@@ -18,9 +18,9 @@ K = TypeVar("K", bound=Hashable)
 Held = TypeVar("Held")
 
 RECENT = 50_000
-"""Ids kept of answered events, for the same event at another offset. An upstream stage that repeats does so within its
-window, of a few hundred records, or of what was not committed at a crash, of about as many; so this is plenty for all
-partitions of a process together, and takes 10 MB."""
+"""Ids kept of answered events, for the same event at another offset (`follow.LOOK_BACK` tells what that leads to). An
+upstream stage that repeats does so within its window, of a few hundred records, or of what was not committed at a
+crash, of about as many; so this is plenty for all partitions of a process together, and takes 10 MB."""
 
 MARK_SECONDS = 5.0
 """How often a commit is renewed for no other reason than that less would have to be read after it."""
@@ -58,9 +58,10 @@ class Answers(Generic[Held]):
     """The answers to one assignment's records, and the calls that its former owner still finishes.
 
     `begin` is where each followed partition is to be read from; `goal` how far it must be read before the next step
-    (`caught_up` for the first time; `expired`: the former owner's time is over; `doubtful`: this process stood still,
-    and `asked` since how far others came meanwhile). `parked` are records taken and held back until their answer is
-    read, by offset.
+    (`caught_up` for the first time; `given_up`: calls handed over whose owner's time is over, or who is gone;
+    `doubtful`: this process stood still, and `asked` since how far others came meanwhile). `handed` are the calls that
+    others finish, `owners` by offset who, where that is known. `parked` are records taken and held back until their
+    answer is read, by offset.
     """
 
     def __init__(self, commit: Commit | None, former: Progress, follows: Sequence[Partition]) -> None:
@@ -70,10 +71,11 @@ class Answers(Generic[Held]):
         self.begin = {name: former.followed.get(mark(name.topic), 0) for name in follows}
         self.goal: Mapping[Partition, int] | None = None
         self.caught_up = False
-        self.expired = False
+        self.given_up: set[int] = set()
         self.doubtful = False
         self.asked = False
         self.handed = set(former.handed)
+        self.owners = dict(former.owners)
         self.until = former.until if former.handed else 0
         self.parked: dict[int, Held] = {}
         self._floor = commit.offset if commit else 0
@@ -100,6 +102,12 @@ class Answers(Generic[Held]):
         """Count the records of which something is known."""
         return len(self._found)
 
+    @property
+    def awaited(self) -> dict[int, int]:
+        """Who finishes which call, as far as that is known and not given up."""
+        waited = self.handed - self.given_up
+        return {offset: owner for offset, owner in self.owners.items() if offset in waited}
+
     def left(self, reached: Mapping[Partition, int]) -> int:
         """Count what is still to be read up to the goal."""
         return sum(max(end - reached.get(name, 0), 0) for name, end in (self.goal or {}).items())
@@ -111,7 +119,8 @@ class Answers(Generic[Held]):
         self._floor = max(self._floor, frontier)
         self._forget(settled)
         handed = tuple(sorted(offset for offset in self.handed if not self._is_settled(offset, settled)))
-        said = Progress(settled, handed, self.until if handed else 0)
+        owners = {offset: self.owners[offset] for offset in handed if offset in self.owners}
+        said = Progress(settled, handed, self.until if handed else 0, owners=owners)
         if self._said is not None:
             before, known, at = self._said
             if now < at + MARK_SECONDS and (before, known) == (frontier, replace(said, followed=known.followed)):

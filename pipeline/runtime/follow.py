@@ -19,6 +19,7 @@ from pipeline.core.payloads import Payload
 from pipeline.core.ports import Clock, Reader
 from pipeline.core.record import Commit, Partition, Record
 from pipeline.runtime.answers import Answers, Recent
+from pipeline.runtime.owners import LOOK_SECONDS, Owners
 from pipeline.runtime.plan import Plan
 from pipeline.runtime.waiting import WaitingRoom
 from pipeline.runtime.work import Item, Part
@@ -27,12 +28,19 @@ from pipeline.telemetry import logs
 FETCH_RECORDS = 500
 FETCH_SECONDS = 1.0
 LOOK_BACK = 500
-"""How many outputs from before the place that is needed are read too, for what an upstream stage repeats: it does so
-within its window, or from its last commit on. That is 20 ms for each partition number that comes."""
+"""How many outputs and failures from before the place that is needed are read too, for the same event at another
+offset: what settled the one need not settle the other, so the place may lie behind it. An upstream stage repeats within
+its window, or from its last commit on, which is less. That is 20 ms for each partition number that comes.
+
+So a new owner knows an event again whose answer is one of the last so many records of that partition before the place
+that its commit names; an old one, one of the last `RECENT` that it has read or written. Past that it is paid for again:
+to know it for ever would take an index of all answers."""
 MARGIN_SECONDS = 1.0
 TICK_SECONDS = 0.5
 STALL_SECONDS = 2.0
 """A process that stood still for longer may have lost its partitions: others may have answered since it last read."""
+LONGEST_CALL = 3_600.0
+"""The longest that a call of a former owner may take, in seconds: its time may have been set longer than ours."""
 SETTLE_SECONDS = 5.0
 """How long an answer that is there but not acknowledged may take to appear."""
 
@@ -49,7 +57,7 @@ class Follower:
     """Follows the answers to a stage's records. `ready` is told of a partition that may be taken from, `push` of an
     item that was held back and may be looked at again, `failed` of what ended the following."""
 
-    def __init__(self, plan: Plan, reader: Reader, clock: Clock) -> None:
+    def __init__(self, plan: Plan, reader: Reader, clock: Clock, owners: Owners) -> None:
         """Follow nothing yet."""
         self.ready: Callable[[Part], None] = lambda _: None
         self.push: Callable[[Item], None] = lambda _: None
@@ -59,8 +67,11 @@ class Follower:
         self._plan = plan
         self._reader = reader
         self._clock = clock
+        self._owners = owners
+        self._away: list[Item] = []
         self._topics = followed_topics(plan)
         self._reached: dict[Partition, int] = {}
+        self._since: dict[Partition, int] = {}
         self._parts: dict[Partition, Part] = {}
         self._expiring: WaitingRoom[Part] = WaitingRoom(clock)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -76,6 +87,7 @@ class Follower:
         """Begin to read."""
         self._tick()
         self._run(self._follow())
+        self._run(self._look_for_owners())
 
     async def close(self) -> None:
         """Read no more, and hand nothing over: what still ran was cut."""
@@ -94,6 +106,9 @@ class Follower:
         part.answers = Answers(commit, former, follows)
         self._parts[part.name] = part
         if part.answers.handed:
+            # Longer than any call takes is nobody's word: it must not be waited for for ever.
+            longest = self._clock() + max(2 * self._plan.stage.timeout, LONGEST_CALL)
+            part.answers.until = math.ceil(min(part.answers.until, longest))
             self._expiring.wait(part, part.answers.until, self._expire)
         self._run(self._begin(part, part.answers))
 
@@ -106,7 +121,7 @@ class Follower:
             gone = [name for name in self._reached if name.number == part.name.number]
             self._reader.leave(gone)
             for name in gone:
-                del self._reached[name]
+                del self._reached[name], self._since[name]
 
     def hand_over(self, part: Part) -> None:
         """Name the calls that run, and until when, for the next owner: they will be finished here (section 6.4)."""
@@ -114,11 +129,14 @@ class Follower:
         running = [item for item in part.unsettled() if item.busy]
         if answers is None or not running or self._closed:
             return
-        now = self._clock()
+        now, me = self._clock(), self._owners.me()
         ends = [item.until if item.payloads is None else now + SETTLE_SECONDS for item in running]
         for item in running:
             item.fate = "handed"
             answers.handed.add(item.offset)
+            if me is not None:
+                answers.owners[item.offset] = me
+        self._away = [item for item in self._away if item.busy] + running
         answers.until = max(answers.until, math.ceil(max(now, *ends) + MARGIN_SECONDS))
 
     # -------------------------------------------------------------- questions
@@ -183,6 +201,11 @@ class Follower:
         return part.answers.progress(frontier, settled, self._reached, self._clock())
 
     @property
+    def owing(self) -> bool:
+        """Whether an answer to a call that was handed over is on its way."""
+        return any(item.owed for item in self._away)
+
+    @property
     def behind(self) -> str:
         """Say what is waited for; empty where all has caught up."""
         late = [
@@ -237,8 +260,8 @@ class Follower:
             answers.caught_up = True
             self._log.info(f"{_spelt(part)}: caught up with its answers", action="answers_followed", known=len(answers))
             self.ready(part)
-        if answers.expired:
-            answers.handed.clear()
+        answers.handed -= answers.given_up
+        answers.given_up.clear()
         if answers.asked:
             answers.doubtful = answers.asked = False
         if not answers.doubtful:
@@ -259,12 +282,14 @@ class Follower:
             return
         if last.get(part.name, 0) <= (answers.commit.offset if answers.commit else 0):
             answers.begin = {name: ends.get(name, 0) for name in answers.follows}
-        for name, offset in answers.begin.items():
+        for name, place in answers.begin.items():
+            # Past its end the place is in another log than this one: that was deleted and made again.
+            offset = place if place <= ends.get(name, 0) else 0
+            start = max(offset - (0 if self._topics[name.topic] is copy_word else LOOK_BACK), 0)
             # Followed for another part already, it goes back only where it has passed what this one needs.
-            new = name not in self._reached
-            if new or self._reached[name] > offset:
-                back = LOOK_BACK if new and self._topics[name.topic] is output_word else 0
-                self._reached[name] = start = max(offset - back, 0)
+            if name not in self._reached or self._reached[name] > offset or self._since[name] > start:
+                self._since[name] = min(self._since.get(name, start), start)
+                self._reached[name] = start
                 self._reader.follow(name, start)
         answers.goal = ends
         self._log.info(
@@ -276,12 +301,25 @@ class Follower:
     def _expire(self, part: Part) -> None:
         """The former owner's time is over: what it has written is in the log now, and needs only to be read."""
         if part.answers is not None:
-            self._run(self._recheck(part.answers))
+            self._run(self._give_up(part.answers, set(part.answers.handed)))
 
-    async def _recheck(self, answers: Answers[Item]) -> None:
+    async def _look_for_owners(self) -> None:
+        """Wait no longer for calls whose owner is gone."""
+        while True:
+            self._owners.me()  # asked in time, it is known when partitions leave
+            await asyncio.sleep(LOOK_SECONDS)
+            waiting = [part.answers for part in self._parts.values() if part.answers is not None]
+            gone = await self._owners.gone({owner for answers in waiting for owner in answers.awaited.values()})
+            for answers in waiting if gone else ():
+                if calls := {offset for offset, owner in answers.awaited.items() if owner in gone}:
+                    self._log.info(f"{len(calls)} calls were handed over by who is gone now", action="owner_gone")
+                    await self._give_up(answers, calls)
+
+    async def _give_up(self, answers: Answers[Item], calls: set[int]) -> None:
+        """Wait for no more than what is in the log by now of the answers to `calls`."""
         ends = await self._reader.ends(answers.follows)
         answers.goal = _later(answers.goal, ends)
-        answers.expired = True
+        answers.given_up |= calls
 
     def _tick(self) -> None:
         self._notice()
@@ -291,7 +329,12 @@ class Follower:
         """Doubt what is known if this process has just stood still, until it has read what others wrote meanwhile."""
         now = asyncio.get_running_loop().time()
         stood, self._turned = now - self._turned, now
-        if stood <= STALL_SECONDS or not self._parts:
+        if stood <= STALL_SECONDS:
+            return
+        for item in self._away:
+            # Its next owner may have given it up: an answer is still worth writing, and a copy one try too many.
+            item.fate = "lost"
+        if not self._parts:
             return
         self._log.warning(
             f"this process stood still for {stood:.1f} s: reading its answers first", action="stood_still"

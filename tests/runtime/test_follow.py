@@ -104,47 +104,6 @@ async def test_a_dead_letter_is_not_tried_again_but_its_replay_is() -> None:
 
 
 @pytest.mark.virtual
-async def test_a_repetition_from_upstream_is_not_paid_again_and_a_new_run_is() -> None:
-    """The same event at another offset is answered already, before and after a kill; a raised run is another one."""
-    world = await World.make()
-    first = await world.start(Script(), costly())
-    world.put("a", headers={h.CE_ID: "event-1"})
-    await world.until(world.texts)
-    await world.settle(0.5)
-    world.put("a", headers={h.CE_ID: "event-1"})
-    await world.until(lambda: world.at() == 2)
-    first.consumer.loses_commits = True
-    world.put("b", headers={h.CE_ID: "event-2"})
-    await world.until(lambda: len(world.texts()) == 2)
-    await first.kill()
-    world.put("b", headers={h.CE_ID: "event-2"})
-    world.put("b", headers={h.CE_ID: "event-2", h.RUN: "1"})
-    second = await world.start(Script(), costly())
-    await world.until(lambda: world.at() == 5)
-    assert (first.handler.texts, second.handler.texts) == (["a", "b"], ["b"])
-    await world.stop()
-
-
-@pytest.mark.virtual
-async def test_a_repetition_is_settled_only_when_the_answer_is_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer that is on its way answers nobody: both records stay unsettled until the broker has it."""
-    world = await World.make()
-    run = await world.start(Script(), costly())
-    send, held = run.producer.send, []
-    monkeypatch.setattr(run.producer, "send", lambda *sending: held.append(sending))
-    world.put("a", "a", key=None, headers={h.CE_ID: "event-1"})
-    await world.until(lambda: run.handler.done == ["a"])
-    await world.settle(4)
-    assert not world.at()
-    assert world.metric("window_records") == 2
-    for sending in held:
-        send(*sending)
-    await world.until(lambda: world.at() == 2)
-    assert run.handler.texts == ["a"]
-    await world.stop()
-
-
-@pytest.mark.virtual
 async def test_open_topics_too() -> None:
     """What outsiders write has ids of our own making; they are found again all the same."""
     world = await World.make()
@@ -220,6 +179,21 @@ async def test_reading_begins_where_the_commit_says(back: int, monkeypatch: pyte
     second = await world.start(Script(), costly(), reader=reader)
     await world.until(lambda: world.at() == 102)
     assert (second.handler.texts, reader.count) == (["slow"], 1 + back)
+    await world.stop()
+
+
+@pytest.mark.virtual
+async def test_a_place_beyond_the_end_is_in_a_log_that_is_no_more() -> None:
+    """The output topic was deleted and made again: it is read from its beginning, and its answers are found."""
+    world = await World.make()
+    first = await uncommitted(world, Script())
+    world.put("a")
+    await world.until(world.texts)
+    await first.kill()
+    world.broker.group("t.work").committed[IN] = Commit(0, spell(0, Progress(followed={mark("t.out"): 10**6})))
+    second = await world.start(Script(), costly())
+    await world.until(lambda: world.at() == 1)
+    assert second.handler.texts == []
     await world.stop()
 
 
