@@ -44,8 +44,11 @@ class Intake:
         return item
 
     def admit(self, item: Item) -> None:
-        """Send an item on its way, or hold it back until its early commit is acknowledged."""
-        if item.part.early:
+        """Send an item on its way, or hold it back until its early commit is acknowledged.
+
+        What stands on a tier is committed when its delay is over: a stop would lose what waits here and is committed.
+        """
+        if item.part.early and item.part.tier is None:
             item.part.uncommitted.append(item)
         else:
             self._start(item)
@@ -55,7 +58,10 @@ class Intake:
         while part.uncommitted and part.uncommitted[0].offset < offset:
             item = part.uncommitted.popleft()
             part.frontier.settle(item)
-            self._start(item)
+            if part.tier is None:
+                self._start(item)
+            else:
+                self._onward(item, self._clock())
 
     def _start(self, item: Item) -> None:
         """Send an item through its tier's delay if it stands on one, then into its key's queue.
@@ -153,7 +159,11 @@ class Intake:
                 self._assignment.pause(part, NOT_DUE)
                 self._heads.wait(part, due, self._hold)
                 return
-            self._onward(part.held.popleft(), now)
+            item = part.held.popleft()
+            if part.early:
+                part.uncommitted.append(item)
+            else:
+                self._onward(item, now)
         self._assignment.resume(part, NOT_DUE)
 
     def _onward(self, item: Item, now: float) -> None:
