@@ -162,6 +162,23 @@ class Follower:
         answers.parked[item.offset] = item
         return True
 
+    def needs_no_call(self, item: Item, event: Event[Payload]) -> bool:
+        """Whether a record is not to be held nor refused, for its answer is there, or may be made by somebody else.
+
+        Its job would come to a second end. What is not answered after all is asked for again when it comes back.
+        """
+        self._notice()
+        answers = item.part.answers
+        if answers is None or not item.part.alive:
+            return False
+        if item.payloads is not None or self.answered(item, event):
+            return True
+        return (
+            answers.doubtful
+            or item.offset in answers.handed
+            or self._calls.get((event.id, event.job.run), item) is not item
+        )
+
     def claims(self, item: Item, event: Event[Payload]) -> bool:
         """Whether a call may be made for a record now: not while one runs for another record of the same event."""
         return self._calls.setdefault((event.id, event.job.run), item) is item

@@ -98,6 +98,8 @@ class Runner:
             self._workers.follower = self._follower
             self._follower.push = self._dispatch.push
             self._follower.failed = self._unfollowed
+            if self._gate:
+                self._gate.needs_no_call = self._follower.needs_no_call
         self._stop = asyncio.Event()
         self._halt: Halt | None = None
         self._next_commit = 0.0
