@@ -38,18 +38,33 @@ def output_word(record: Record) -> Word:
 
 
 def failure_word(record: Record, stage: str) -> Word | None:
-    """Read a failure event; None where it is another stage's, or tells of a dead letter, which may be replayed."""
+    """Read a failure event; None where it is another stage's.
+
+    One that tells of a dead letter settles the record together with that. It answers no event: that may be replayed.
+    """
     read = h.texts(record.headers)
     parent = _parent(read)
-    if parent is None or read.get(h.CE_ID) != child_id(parent[0], f"{stage}.failure", 0, parent[1]):
+    told = read.get(h.CE_ID)
+    if parent is None or told is None:
         return None
-    return Word(_settles(read, read.get(h.SOURCE)), parent)
+    settles = _settles(read, read.get(h.SOURCE))
+    if told == child_id(parent[0], f"{stage}.failure", 0, parent[1]):
+        return Word(settles, parent)
+    return Word(settles, None, 1, 2) if told == child_id(parent[0], f"{stage}.dead", 0, parent[1]) else None
 
 
 def copy_word(record: Record) -> Word:
-    """Read a copy in a tier or a dead letter: it settles what it was copied from, and nothing else."""
+    """Read a copy in a tier: it settles what it was copied from, and nothing else."""
     read = h.texts(record.headers)
     return Word(_settles(read, read.get(h.ORIGINAL, "").rpartition("/")[0]))
+
+
+def dead_word(record: Record) -> Word:
+    """Read a dead letter: it settles what it was copied from together with the failure event that tells of it.
+
+    Without that its job would never end; a crash in between makes the record one that was in hand.
+    """
+    return copy_word(record)._replace(total=2)
 
 
 def _parent(read: Mapping[str, str]) -> EventKey | None:

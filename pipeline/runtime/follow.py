@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from pipeline.core.answers import EventKey, Word, copy_word, failure_word, output_word
+from pipeline.core.answers import EventKey, Word, copy_word, dead_word, failure_word, output_word
 from pipeline.core.event import Event
 from pipeline.core.offset_map import Progress
 from pipeline.core.payloads import Payload
@@ -49,6 +49,7 @@ def followed_topics(plan: Plan) -> dict[str, Callable[[Record], Word | None]]:
     """Name the topics that may hold answers to a stage's records, and how each is read."""
     read: dict[str, Callable[[Record], Word | None]] = dict.fromkeys(plan.written, copy_word)
     read |= dict.fromkeys(plan.outputs, output_word)
+    read[plan.dead_letters] = dead_word
     read[plan.failures] = lambda record: failure_word(record, plan.stage.name)
     return read
 
@@ -302,7 +303,7 @@ class Follower:
         for name, place in answers.begin.items():
             # Past its end the place is in another log than this one: that was deleted and made again.
             offset = place if place <= ends.get(name, 0) else 0
-            start = max(offset - (0 if self._topics[name.topic] is copy_word else LOOK_BACK), 0)
+            start = max(offset - (0 if self._topics[name.topic] in {copy_word, dead_word} else LOOK_BACK), 0)
             # Followed for another part already, it goes back only where it has passed what this one needs.
             if name not in self._reached or self._reached[name] > offset or self._since[name] > start:
                 self._since[name] = min(self._since.get(name, start), start)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.core import headers as h
-from pipeline.core.answers import Word, copy_word, failure_word, output_word
+from pipeline.core.answers import Word, copy_word, dead_word, failure_word, output_word
 from pipeline.core.job import child_id
 from pipeline.core.record import Position, Record
 
@@ -32,11 +32,14 @@ def test_junk_says_nothing(text: str) -> None:
 
 
 def test_a_failure_is_an_answer_of_its_own_stage_only() -> None:
-    """Another stage's, and that of a dead letter, which a person may bring back, are none."""
+    """Another stage's is none. That of a dead letter, which a person may bring back, is one half of it."""
     mine, dead = child_id("e", "infer.failure", 0, 0), child_id("e", "infer.dead", 0, 0)
     assert failure_word(record(CE_ID=mine, PARENT="e", SETTLES="p.in/3/7"), "infer") == Word(AT, ("e", 0))
     assert failure_word(record(CE_ID=mine, PARENT="e", SETTLES="p.in/3/7"), "other") is None
-    assert failure_word(record(CE_ID=dead, PARENT="e", SETTLES="p.in/3/7"), "infer") is None
+    assert failure_word(record(CE_ID=dead, PARENT="e", SETTLES="p.in/3/7"), "infer") == Word(AT, None, 1, 2)
+    assert failure_word(record(CE_ID=dead, PARENT="e", SETTLES="p.in/3/7"), "other") is None
+    assert dead_word(record(SETTLES="p.in/3/7")) == Word(AT, None, 0, 2)
+    assert failure_word(record(PARENT="e"), "infer") is None
     assert failure_word(record(CE_ID=mine), "infer") is None
 
 
