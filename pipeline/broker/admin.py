@@ -183,7 +183,11 @@ class Admin:
         return await self._offsets(topics, OffsetSpec.earliest())  # type: ignore[no-untyped-call]  # the client has no type here
 
     async def written_since(self, topics: Iterable[str], timestamp_ms: int) -> int:
-        """Count the records of those topics from the first one that was written at or after `timestamp_ms`."""
+        """Count the records of those topics from the first one that was written at or after `timestamp_ms`.
+
+        By their offsets, so where transactions write, what was aborted counts, too, and the marker that ends each. For
+        the flood guard that is near enough: it begins with this count, and the first record that lives sets it to 0.
+        """
         wanted = sorted(set(topics))
         ends, begins = await asyncio.gather(
             self.end_offsets(wanted),
