@@ -20,13 +20,15 @@ EventKey = tuple[str, int]
 class Word(NamedTuple):
     """What one record says: it is `part` (from 0) of `total` of what settles the record at `settles`.
 
-    `event` is the event that it answers wherever that stands; None for a copy, whose event is still open.
+    `stamp` is that record's timestamp, None where it is not told. `event` is the event that it answers wherever that
+    stands; None for a copy, whose event is still open.
     """
 
     settles: Position | None
     event: EventKey | None = None
     part: int = 0
     total: int = 1
+    stamp: int | None = None
 
 
 def output_word(record: Record) -> Word:
@@ -34,7 +36,8 @@ def output_word(record: Record) -> Word:
     read = h.texts(record.headers)
     first, _, count = read.get(h.OUTPUT, "").partition("/")
     total = max(h.count(count), 1)
-    return Word(_settles(read, read.get(h.SOURCE)), _parent(read), min(h.count(first), total - 1), total)
+    settles, stamp = _settles(read, read.get(h.SOURCE))
+    return Word(settles, _parent(read), min(h.count(first), total - 1), total, stamp)
 
 
 def failure_word(record: Record, stage: str) -> Word | None:
@@ -47,16 +50,18 @@ def failure_word(record: Record, stage: str) -> Word | None:
     told = read.get(h.CE_ID)
     if parent is None or told is None:
         return None
-    settles = _settles(read, read.get(h.SOURCE))
+    settles, stamp = _settles(read, read.get(h.SOURCE))
     if told == child_id(parent[0], f"{stage}.failure", 0, parent[1]):
-        return Word(settles, parent)
-    return Word(settles, None, 1, 2) if told == child_id(parent[0], f"{stage}.dead", 0, parent[1]) else None
+        return Word(settles, parent, stamp=stamp)
+    dead = told == child_id(parent[0], f"{stage}.dead", 0, parent[1])
+    return Word(settles, None, 1, 2, stamp) if dead else None
 
 
 def copy_word(record: Record) -> Word:
     """Read a copy in a tier: it settles what it was copied from, and nothing else."""
     read = h.texts(record.headers)
-    return Word(_settles(read, read.get(h.ORIGINAL, "").rpartition("/")[0]))
+    settles, stamp = _settles(read, read.get(h.ORIGINAL))
+    return Word(settles, stamp=stamp)
 
 
 def dead_word(record: Record) -> Word:
@@ -72,6 +77,6 @@ def _parent(read: Mapping[str, str]) -> EventKey | None:
     return (parent, h.count(read.get(h.RUN))) if parent else None
 
 
-def _settles(read: Mapping[str, str], otherwise: str | None) -> Position | None:
+def _settles(read: Mapping[str, str], otherwise: str | None) -> tuple[Position | None, int | None]:
     # What was written before this header existed tells at least where its record first stood.
-    return h.position(read.get(h.SETTLES) or otherwise)
+    return h.settled(read.get(h.SETTLES) or otherwise) or (None, None)

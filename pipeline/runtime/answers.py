@@ -79,24 +79,27 @@ class Answers(Generic[Held]):
         self.until = former.until if former.handed else 0
         self.parked: dict[int, Held] = {}
         self._floor = commit.offset if commit else 0
-        self._found: dict[int, dict[int, tuple[Partition, int]]] = {}
-        self._whole: set[int] = set()
+        self._found: dict[tuple[int, int | None], dict[int, tuple[Partition, int]]] = {}
+        self._whole: set[tuple[int, int | None]] = set()
         self._said: tuple[int, Progress, float] | None = None
 
-    def hear(self, offset: int, part: tuple[int, int], place: tuple[Partition, int]) -> bool:
-        """Note that the record at `place` is a part (index, total) of what settles `offset`; True where that is all."""
+    def hear(self, offset: int, part: tuple[int, int], place: tuple[Partition, int], stamp: int | None = None) -> bool:
+        """Note that the record at `place` is a part (index, total) of what settles `offset`; True where that is all.
+
+        `stamp` is the timestamp of the record that it settles, None where that is not told.
+        """
         if offset < self._floor:
             return False
         index, total = part
-        found = self._found.setdefault(offset, {})
+        found = self._found.setdefault((offset, stamp), {})
         found[index] = place
         if len(found) >= total:
-            self._whole.add(offset)
-        return offset in self._whole
+            self._whole.add((offset, stamp))
+        return (offset, stamp) in self._whole
 
-    def has(self, offset: int) -> bool:
-        """Whether the record at `offset` is settled by what was read."""
-        return offset in self._whole
+    def has(self, offset: int, stamp: int) -> bool:
+        """Whether the record at `offset`, written at `stamp` (as it has it), is settled by what was read."""
+        return (offset, stamp) in self._whole or (offset, None) in self._whole
 
     def __len__(self) -> int:
         """Count the records of which something is known."""
@@ -141,10 +144,10 @@ class Answers(Generic[Held]):
         return {mark(name.topic): offset for name, offset in lowest.items() if offset}
 
     def _forget(self, settled: Sequence[range]) -> None:
-        gone = [offset for offset in self._found if self._is_settled(offset, settled)]
-        for offset in gone:
-            del self._found[offset]
-            self._whole.discard(offset)
+        gone = [known for known in self._found if self._is_settled(known[0], settled)]
+        for known in gone:
+            del self._found[known]
+            self._whole.discard(known)
 
     def _is_settled(self, offset: int, settled: Sequence[range]) -> bool:
         if offset < self._floor:

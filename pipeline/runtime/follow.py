@@ -147,7 +147,7 @@ class Follower:
         if event is not None and (event.id, event.job.run) in self.answered_events:
             return True
         answers = item.part.answers
-        return answers is not None and answers.has(item.offset)
+        return answers is not None and answers.has(item.offset, item.record.timestamp_ms)
 
     def parks(self, item: Item) -> bool:
         """Hold a record back while somebody else may be about to answer it; it comes again by `push`.
@@ -156,7 +156,7 @@ class Follower:
         """
         self._notice()
         answers = item.part.answers
-        if answers is None or not item.part.alive or item.payloads is not None or answers.has(item.offset):
+        if answers is None or not item.part.alive or item.payloads is not None or self.answered(item):
             return False
         if not answers.doubtful and item.offset not in answers.handed:
             return False
@@ -263,7 +263,7 @@ class Follower:
         if part is None or part.answers is None:
             return
         place = (Partition(record.topic, record.partition), record.offset)
-        if part.answers.hear(offset, (word.part, word.total), place):
+        if part.answers.hear(offset, (word.part, word.total), place, word.stamp):
             if word.event is not None:
                 self.answered_events.add(word.event)
             self._unpark(part.answers, offset)

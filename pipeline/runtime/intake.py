@@ -168,7 +168,7 @@ class Intake:
 
     def _onward(self, item: Item, now: float) -> None:
         item.enter()
-        if item.part.answers is not None and item.part.answers.has(item.offset):
+        if item.part.answers is not None and item.part.answers.has(item.offset, item.record.timestamp_ms):
             self._enqueue(item)  # to be settled: a copy of it stands elsewhere already
             return
         event = self._attempt.bare(item)

@@ -22,9 +22,12 @@ def test_an_output_answers_its_parent() -> None:
     told = record(SETTLES="p.in/3/7", PARENT="e", RUN="2", OUTPUT="1/3")
     assert output_word(told) == Word(AT, ("e", 2), 1, 3)
     assert output_word(record(SOURCE="p.in/3/7", PARENT="e")) == Word(AT, ("e", 0), 0, 1)
+    assert output_word(record(SETTLES="p.in/3/7/-1", PARENT="e")) == Word(AT, ("e", 0), 0, 1, -1)
+    assert output_word(record(SETTLES="p.in/3/7/99", OUTPUT="9/0")) == Word(AT, None, 0, 1, 99)
+    assert output_word(record(OUTPUT=f"{'9' * 400}/{'9' * 400}")) == Word(None, None, 999_999, 1_000_000)
 
 
-@pytest.mark.parametrize("text", ["", "p.in/3", "p.in/3/-1", "a b/1/2", "p.in/3/7/9/9"])
+@pytest.mark.parametrize("text", ["", "p.in/3", "p.in/3/-1", "a b/1/2", "p.in/3/7/9/9", "p.in/3/7/", "p.in/3/7/x"])
 def test_junk_says_nothing(text: str) -> None:
     """What does not read as a position, a parent or a count is passed over."""
     assert output_word(record(SETTLES=text or " ", OUTPUT="x/y")) == Word(None)
@@ -46,4 +49,4 @@ def test_a_failure_is_an_answer_of_its_own_stage_only() -> None:
 def test_a_copy_settles_what_it_was_copied_from() -> None:
     """And answers nobody: its event is still open. A copy of before the header tells where it first stood."""
     assert copy_word(record(SETTLES="p.in/3/7", ORIGINAL="p.in/3/1/-1", CE_ID="e")) == Word(AT)
-    assert copy_word(record(ORIGINAL="p.in/3/7/-1")) == Word(AT)
+    assert copy_word(record(ORIGINAL="p.in/3/7/-1")) == Word(AT, stamp=-1)
