@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pipeline.core.event import Event
+from pipeline.core.payloads import Payload
 from pipeline.core.ports import Clock
 from pipeline.core.record import Record
 from pipeline.runtime.assignment import Assignment
@@ -166,13 +168,18 @@ class Intake:
                 self._onward(item, now)
         self._assignment.resume(part, NOT_DUE)
 
+    def _until(self, event: Event[Payload]) -> float:
+        """Tell until when a record waits: no longer than its job has time, if the stage ends it then."""
+        deadline = event.job.deadline_ms if self._assignment.plan.stage.enforce_deadline else None
+        return event.not_before if deadline is None else min(event.not_before, deadline / 1000)
+
     def _onward(self, item: Item, now: float) -> None:
         item.enter()
         if item.part.answers is not None and item.part.answers.has(item.offset, item.record.timestamp_ms):
             self._enqueue(item)  # to be settled: a copy of it stands elsewhere already
             return
         event = self._attempt.bare(item)
-        match onward(event.not_before, now):
+        match onward(self._until(event), now):
             case Move(tier, not_before):
                 self._settler.move(item, event, event.tries, tier, not_before)
             case Rest(until):

@@ -133,6 +133,7 @@ EVERYTHING = (
         (f"{h.DEAD}reason", b"why"),
         (f"{h.X_ORIGINAL}topic", b"other"),
         ("pipeline-new", b"1"),
+        (h.SETTLES, b"other/0/1/2"),
     ),
 )
 
