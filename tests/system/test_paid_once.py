@@ -44,18 +44,6 @@ from pipeline.devkit.simulator_journal import Call
 from tests.contracts.broker_bench import write
 from tests.system.site import Site, Stage, site, until
 
-WORKER = """
-import sys
-from dataclasses import replace
-from pipeline import wiring
-from pipeline.__main__ import main
-wiring.STAGES = {**wiring.STAGES, "infer": replace(wiring.STAGES["infer"], timeout=6.0)}
-sys.argv = ["pipeline", "run", "infer"]
-main()
-"""
-"""`pipeline run infer` with a shorter limit for one call: so long a call is waited for whose owner handed it over and
-was killed then."""
-
 COUNT = 320
 SECONDS = 30.0
 SESSION_MS = 3000
@@ -84,7 +72,10 @@ class Nemesis:
         place, port = self.place, free_ports(1)[0]
         environment = {**place.environment, "PIPELINE_PROBES_PORT": str(port)}
         command = Command(
-            (sys.executable, "-c", WORKER), environment, folder=place.folder, output=place.folder / f"{name}.log"
+            (sys.executable, "-m", "pipeline", "run", "infer"),
+            environment,
+            folder=place.folder,
+            output=place.folder / f"{name}.log",
         )
         process = GuardedProcess(command)
         await place.stack.enter_async_context(process)
