@@ -19,6 +19,7 @@ from pipeline.core.payloads import Payload
 from pipeline.core.ports import Clock, Reader
 from pipeline.core.record import Commit, Partition, Record
 from pipeline.runtime.answers import Answers, Recent
+from pipeline.runtime.ends import Ends
 from pipeline.runtime.owners import LOOK_SECONDS, Owners
 from pipeline.runtime.plan import Plan
 from pipeline.runtime.waiting import WaitingRoom
@@ -67,6 +68,7 @@ class Follower:
         self._unheard: dict[Item, EventKey] = {}
         self._plan = plan
         self._reader = reader
+        self._ends = Ends(reader, self._keep)
         self._clock = clock
         self._owners = owners
         self._away: list[Item] = []
@@ -75,7 +77,7 @@ class Follower:
         self._since: dict[Partition, int] = {}
         self._parts: dict[Partition, Part] = {}
         self._expiring: WaitingRoom[Part] = WaitingRoom(clock)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._calls: dict[EventKey, Item] = {}
         self._closed = False
         self._turned = math.inf
@@ -294,8 +296,8 @@ class Follower:
     async def _begin(self, part: Part, answers: Answers[Item]) -> None:
         """Find where to begin and how far to catch up, and go there."""
         # In this order: where nothing is owed even now, what will be answered is answered behind these ends.
-        ends = await self._reader.ends(answers.follows)
-        last = await self._reader.ends([part.name])
+        ends = await self._ends.of(answers.follows)
+        last = await self._ends.of([part.name])
         if self._parts.get(part.name) is not part:
             return
         if last.get(part.name, 0) <= (answers.commit.offset if answers.commit else 0):
@@ -315,6 +317,7 @@ class Follower:
             + ("" if any(answers.begin.values()) else ", from the beginning of the log"),
             action="answers_begun",
         )
+        self._look(part)
 
     def _expire(self, part: Part) -> None:
         """The former owner's time is over: what it has written is in the log now, and needs only to be read."""
@@ -328,14 +331,16 @@ class Follower:
             await asyncio.sleep(LOOK_SECONDS)
             waiting = [part.answers for part in self._parts.values() if part.answers is not None]
             gone = await self._owners.gone({owner for answers in waiting for owner in answers.awaited.values()})
-            for answers in waiting if gone else ():
-                if calls := {offset for offset, owner in answers.awaited.items() if owner in gone}:
-                    self._log.info(f"{len(calls)} calls were handed over by who is gone now", action="owner_gone")
-                    await self._give_up(answers, calls)
+            left = [
+                (answers, {offset for offset, owner in answers.awaited.items() if owner in gone}) for answers in waiting
+            ]
+            if count := sum(len(calls) for _, calls in left):
+                self._log.info(f"{count} calls were handed over by who is gone now", action="owner_gone")
+                await asyncio.gather(*(self._give_up(answers, calls) for answers, calls in left if calls))
 
     async def _give_up(self, answers: Answers[Item], calls: set[int]) -> None:
         """Wait for no more than what is in the log by now of the answers to `calls`."""
-        ends = await self._reader.ends(answers.follows)
+        ends = await self._ends.of(answers.follows)
         answers.goal = _later(answers.goal, ends)
         answers.given_up |= calls
 
@@ -363,16 +368,18 @@ class Follower:
                 self._run(self._ask(part.answers))
 
     async def _ask(self, answers: Answers[Item]) -> None:
-        ends = await self._reader.ends(answers.follows)
+        ends = await self._ends.of(answers.follows)
         answers.goal = _later(answers.goal, ends)
         answers.asked = True
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+        self._keep(asyncio.get_running_loop().create_task(work))
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
