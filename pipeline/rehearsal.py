@@ -5,7 +5,7 @@ The stages, their handlers, the runtime and the codec are those of `wiring`; onl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, get_type_hints
 
@@ -47,6 +47,10 @@ class Given(Protocol):
         """Make a reader."""
         ...
 
+    async def members(self, group: str) -> Collection[str]:
+        """Name the members of `group`."""
+        ...
+
     def consumer(self, group: str) -> Consumer:
         """Make a member of `group`."""
         ...
@@ -82,6 +86,7 @@ class Rehearsal:
                     observer,
                     wiring.VERSION,
                     reader=given.reader() if stage.costly else None,
+                    members=given.members,
                 )
                 runners.append(self.runner(bound, _handler(stage, world), kit))
         return Worker(runners)

@@ -189,8 +189,7 @@ async def open_worker(
         await _prepare(codec, stages)
         kafka = kafka.with_protocol(await admin.group_protocol())
         observer = Observer(StageMetrics(REGISTRY))
-        told = await _control(configured, kafka, codec, stack, CLOCK)
-        control = await stack.enter_async_context(followed(told))
+        control = await stack.enter_async_context(followed(await _control(configured, kafka, codec, stack, CLOCK)))
         runners = []
         for stage, handler in zip(stages, handlers, strict=True):
             bound = plan(stage, settings.topic_prefix)
@@ -211,6 +210,7 @@ async def open_worker(
                 counts=admin.partitions,
                 reader=reader,
                 admission=control,
+                members=admin.members,
             )
             if stage.delivery == "exactly once":
                 unique = names.transactional_id(settings.topic_prefix, stage.name, uuid4().hex)

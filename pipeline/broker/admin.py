@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from typing import Any
@@ -183,7 +183,11 @@ class Admin:
         return await self._offsets(topics, OffsetSpec.earliest())  # type: ignore[no-untyped-call]  # the client has no type here
 
     async def written_since(self, topics: Iterable[str], timestamp_ms: int) -> int:
-        """Count the records of those topics from the first one that was written at or after `timestamp_ms`."""
+        """Count the records of those topics from the first one that was written at or after `timestamp_ms`.
+
+        By their offsets, so where transactions write, what was aborted counts, too, and the marker that ends each. For
+        the flood guard that is near enough: it begins with this count, and the first record that lives sets it to 0.
+        """
         wanted = sorted(set(topics))
         ends, begins = await asyncio.gather(
             self.end_offsets(wanted),
@@ -197,6 +201,11 @@ class Admin:
         wanted = [TopicPartition(name, number) for name, count in counts.items() for number in range(count)]
         parts = await asyncio.to_thread(self._committed, group, wanted) if wanted else []
         return {_name(part): part.offset for part in parts if part.offset >= 0}
+
+    async def members(self, group: str, seconds: float = REQUEST_SECONDS) -> Collection[str]:
+        """Name the members of `group`: the ids that its coordinator gave them, or took from them (KIP-848)."""
+        future = self._client.describe_consumer_groups([group], request_timeout=seconds)[group]
+        return [member.member_id for member in (await asyncio.wrap_future(future)).members]
 
     async def lag(self, group: str, topics: Iterable[str]) -> Mapping[Partition, int]:
         """Return how many offsets `group` is behind in every partition; where it never was, all that is kept."""

@@ -22,7 +22,7 @@ from pipeline.broker.commits import Commits
 from pipeline.broker.config import KafkaConfig
 from pipeline.broker.handover import Handover
 from pipeline.broker.identity import Identity, Ids
-from pipeline.broker.membership import Membership
+from pipeline.broker.membership import Membership, member_id
 from pipeline.broker.presence import Presence
 from pipeline.broker.reading import records_of
 from pipeline.broker.verdicts import broken, forbidden, meaning
@@ -145,6 +145,11 @@ class KafkaConsumer:
         """Return what was looked up with the last `fetch`, or at a revocation."""
         self._member.asked = True
         return self._member.word
+
+    def name(self) -> str:
+        """Return the member id that was looked up with the last `fetch`, or at a revocation."""
+        word = self.membership()
+        return member_id(word) if word else ""
 
     # -------------------------------------------------------------- on the loop
 

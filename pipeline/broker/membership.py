@@ -266,8 +266,14 @@ def known_member(metadata: bytes) -> bytes | None:
     if not magic.startswith(b"CGMD") or not colon or len(rest) < 4:
         return None
     generation = int.from_bytes(rest[:4], sys.byteorder, signed=True)
+    return metadata if generation >= 0 and member_id(metadata) else None
+
+
+def member_id(metadata: bytes) -> str:
+    """Return the id in a client's group metadata, as `known_member` describes them; empty where there is none."""
+    _magic, _colon, rest = metadata.partition(b":")
     _group, _nul, after = rest[4:].partition(b"\0")
-    return metadata if generation >= 0 and after.partition(b"\0")[0] else None
+    return after.partition(b"\0")[0].decode("ascii", "replace")
 
 
 def _name(part: TopicPartition) -> Partition:

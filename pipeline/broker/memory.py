@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import dropwhile
 
@@ -240,6 +240,10 @@ class MemoryBroker:
         """Return where `group` stands; partitions it never committed are left out."""
         wanted = set(topics)
         return {name: at.offset for name, at in self.group(group).committed.items() if name.topic in wanted}
+
+    async def members(self, group: str) -> Collection[str]:
+        """Name the members of `group`."""
+        return self.group(group).members
 
     async def lag(self, group: str, topics: Iterable[str]) -> Mapping[Partition, int]:
         """Return how many offsets `group` is behind in every partition; where it never was, all that is kept."""

@@ -191,6 +191,10 @@ class MemoryConsumer:
         """Return who this member was when the last `fetch` began, or a revocation."""
         return self._word
 
+    def name(self) -> str:
+        """Return this member's number in the group."""
+        return str(self.number) if self._word else ""
+
     # -------------------------------------------------------------- for the broker
 
     def wake(self) -> None:

@@ -126,6 +126,11 @@ class Group:
         self.owners.update(dict.fromkeys(free, member))
         return free
 
+    @property
+    def members(self) -> list[str]:
+        """The numbers of all members, those that the group has not missed yet included."""
+        return [str(member) for member in self._members]
+
     # -------------------------------------------------------------- transactions
 
     def word(self, member: int) -> bytes | None:

@@ -20,13 +20,15 @@ EventKey = tuple[str, int]
 class Word(NamedTuple):
     """What one record says: it is `part` (from 0) of `total` of what settles the record at `settles`.
 
-    `event` is the event that it answers wherever that stands; None for a copy, whose event is still open.
+    `stamp` is that record's timestamp, None where it is not told. `event` is the event that it answers wherever that
+    stands; None for a copy, whose event is still open.
     """
 
     settles: Position | None
     event: EventKey | None = None
     part: int = 0
     total: int = 1
+    stamp: int | None = None
 
 
 def output_word(record: Record) -> Word:
@@ -34,22 +36,40 @@ def output_word(record: Record) -> Word:
     read = h.texts(record.headers)
     first, _, count = read.get(h.OUTPUT, "").partition("/")
     total = max(h.count(count), 1)
-    return Word(_settles(read, read.get(h.SOURCE)), _parent(read), min(h.count(first), total - 1), total)
+    settles, stamp = _settles(read, read.get(h.SOURCE))
+    return Word(settles, _parent(read), min(h.count(first), total - 1), total, stamp)
 
 
 def failure_word(record: Record, stage: str) -> Word | None:
-    """Read a failure event; None where it is another stage's, or tells of a dead letter, which may be replayed."""
+    """Read a failure event; None where it is another stage's.
+
+    One that tells of a dead letter settles the record together with that. It answers no event: that may be replayed.
+    """
     read = h.texts(record.headers)
     parent = _parent(read)
-    if parent is None or read.get(h.CE_ID) != child_id(parent[0], f"{stage}.failure", 0, parent[1]):
+    told = read.get(h.CE_ID)
+    if parent is None or told is None:
         return None
-    return Word(_settles(read, read.get(h.SOURCE)), parent)
+    settles, stamp = _settles(read, read.get(h.SOURCE))
+    if told == child_id(parent[0], f"{stage}.failure", 0, parent[1]):
+        return Word(settles, parent, stamp=stamp)
+    dead = told == child_id(parent[0], f"{stage}.dead", 0, parent[1])
+    return Word(settles, None, 1, 2, stamp) if dead else None
 
 
 def copy_word(record: Record) -> Word:
-    """Read a copy in a tier or a dead letter: it settles what it was copied from, and nothing else."""
+    """Read a copy in a tier: it settles what it was copied from, and nothing else."""
     read = h.texts(record.headers)
-    return Word(_settles(read, read.get(h.ORIGINAL, "").rpartition("/")[0]))
+    settles, stamp = _settles(read, read.get(h.ORIGINAL))
+    return Word(settles, stamp=stamp)
+
+
+def dead_word(record: Record) -> Word:
+    """Read a dead letter: it settles what it was copied from together with the failure event that tells of it.
+
+    Without that its job would never end; a crash in between makes the record one that was in hand.
+    """
+    return copy_word(record)._replace(total=2)
 
 
 def _parent(read: Mapping[str, str]) -> EventKey | None:
@@ -57,6 +77,6 @@ def _parent(read: Mapping[str, str]) -> EventKey | None:
     return (parent, h.count(read.get(h.RUN))) if parent else None
 
 
-def _settles(read: Mapping[str, str], otherwise: str | None) -> Position | None:
+def _settles(read: Mapping[str, str], otherwise: str | None) -> tuple[Position | None, int | None]:
     # What was written before this header existed tells at least where its record first stood.
-    return h.position(read.get(h.SETTLES) or otherwise)
+    return h.settled(read.get(h.SETTLES) or otherwise) or (None, None)

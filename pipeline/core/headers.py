@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 
-from pipeline.core.job import DEFAULT_TENANT, LANES, Job, Lane
+from pipeline.core.job import DEFAULT_TENANT, LANES, MOST_HOPS, Job, Lane
 from pipeline.core.record import Header, Headers, Position, Record
 from pipeline.core.trace import Trace
 
@@ -28,7 +28,8 @@ NOT_BEFORE, SOURCE, PARENT, OUTPUT = "pipeline-not-before", "pipeline-source", "
 ORIGINAL, FIRST_FAILURE = "pipeline-original", "pipeline-first-failure"
 SETTLES = "pipeline-settles"
 """A copy's way back to its original: `topic/partition/offset/timestamp`, and when its first failure was.
-On all that a costly stage writes, the record that it settles: `topic/partition/offset`."""
+On all that a costly stage writes, the record that it settles: `topic/partition/offset/timestamp`. The timestamp tells
+that record from another one at the same place of a topic that was deleted and made again."""
 
 X_ORIGINAL = "x-original-"
 DEAD = "pipeline-dead-"
@@ -38,7 +39,7 @@ MAX_VALUE = 4_096
 """The longest value that is read, in bytes; `baggage` may hold 8,192 (W3C Baggage section 3.3.2)."""
 MAX_CARRIED = 16_384
 """The most bytes of unknown headers that travel on to children."""
-MAX_COUNT = 1_000_000
+MAX_COUNT = MOST_HOPS
 """The highest count that bookkeeping headers may claim; more is somebody's mistake."""
 MAX_TIME = 2**53
 """The latest time that a header may claim, in epoch milliseconds: what a JSON number holds exactly."""
@@ -60,7 +61,7 @@ _PRINTABLE = bytes(range(0x20, 0x7F))
 _PLAIN = re.compile(r"[\x20-\x24\x26-\x7e]*")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 _COST = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
-_POSITION = re.compile(r"([a-zA-Z0-9._-]{1,249})/([0-9]{1,10})/([0-9]{1,19})")
+_SETTLES = re.compile(r"([a-zA-Z0-9._-]{1,249})/([0-9]{1,10})/([0-9]{1,19})(?:/(-?[0-9]{1,19}))?")
 _ORIGIN = re.compile(r"([a-zA-Z0-9._-]{1,249})/([0-9]{1,10})/([0-9]{1,19})/(-1|[0-9]{1,19})")
 _LANES: Mapping[str, Lane] = {lane: lane for lane in LANES}
 _FREE: Header = (COST, b"0.000000000")
@@ -143,10 +144,17 @@ def origin(record: Record, read: Mapping[str, str], *, copy: bool) -> Origin:
     return Origin(Position(told[1], int(told[2]), int(told[3])), int(told[4]))
 
 
-def position(text: str | None) -> Position | None:
-    """Read a position as `str(position)` spells it; None where it does not read."""
-    told = _POSITION.fullmatch(text or "")
-    return Position(told[1], int(told[2]), int(told[3])) if told else None
+def settles(record: Record) -> Header:
+    """Spell on what is written which record it settles."""
+    return SETTLES, f"{record.position}/{record.timestamp_ms}".encode("ascii")
+
+
+def settled(text: str | None) -> tuple[Position, int | None] | None:
+    """Read which record is settled: its position and its timestamp, where that is told; None where it does not read."""
+    told = _SETTLES.fullmatch(text or "")
+    if told is None:
+        return None
+    return Position(told[1], int(told[2]), int(told[3])), None if told[4] is None else int(told[4])
 
 
 def job_headers(job: Job) -> list[Header]:

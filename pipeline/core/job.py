@@ -61,6 +61,10 @@ def child_id(parent: str, stage: str, index: int, run: int) -> str:
     return _uuid("event", f"{json_text(parent)},{json_text(stage)},{index},{run}")
 
 
+MOST_HOPS = 1_000_000
+"""Where the count of stages stops: no more can be read again from a header, and far fewer are a loop already."""
+
+
 @quick
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -86,7 +90,7 @@ class Job:
         return replace(self, **{**changes, "id": self.id})  # type: ignore[arg-type]  # names are checked by replace
 
     def one_stage_on(self, hops: int) -> Job:
-        """Return the job after one more stage than `hops`."""
+        """Return the job after one more stage than `hops`, of which no more than `MOST_HOPS` are counted."""
         return Job(
             self.id,
             self.tenant,
@@ -97,7 +101,7 @@ class Job:
             self.catalog,
             self.accepted_at_ms,
             self.conversation,
-            hops + 1,
+            min(hops, MOST_HOPS - 1) + 1,
             self.cost_usd,
         )
 

@@ -4,8 +4,9 @@ Kafka keeps up to 4,095 characters beside each committed offset. A broker or ano
 there, so what does not read as ours, whole, is refused (`Unreadable`) and never guessed at: a wrong map loses records.
 
 Text: `lep1:`, one letter for the packing (`r` raw, `z` deflate), and base 85 (RFC 1924) of a CRC-32 and the body. The
-body is unsigned LEB128 numbers: settled offsets, handed-over offsets, until when those are waited for, and where the
-answers are followed from. A set of offsets is spelt as run lengths or as a bitset, whichever is shorter.
+body is unsigned LEB128 numbers: settled offsets, handed-over offsets, until when those are waited for, where the
+answers are followed from, and who was handed over from. A set of offsets is spelt as run lengths or as a bitset,
+whichever is shorter.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 MAX_CHARACTERS = 4_095
 """What a broker keeps of a commit's metadata, as measured on Kafka 4.3.1 (KIP-211 leaves the limit to the broker)."""
@@ -26,7 +28,11 @@ _SPARE = 32  # characters that a broker's adapter may add of its own
 _RUNS, _BITS = 0, 1
 _MOST_BYTES = 65_536  # an honest map is far smaller; a packed bomb is not
 _MOST_NUMBER = 1 << 63
+_MOST_BITS = 1 << 15
+_MOST_SPAN = 1 << 32
+"""How far an honest map reaches beyond its frontier at the very most: 100,000 records a second for half a day."""
 _RUN_BYTES = 6  # at most, of one hole and one run: 3 bytes each hold 2 million
+_OWNER_BYTES = 2  # at most, of whose call a handed-over one is; the owners themselves are few
 
 
 class Unreadable(Exception):
@@ -38,22 +44,24 @@ class Progress:
     """What a commit says beyond its offset.
 
     `settled`: ascending, disjoint ranges beyond the frontier. `handed`: offsets of calls that their former owner still
-    finishes, at the latest at `until` (whole seconds since the epoch). `followed`: by `mark(topic)`, the offset from
-    which on that topic may hold answers to what is not settled.
+    finishes, at the latest at `until` (whole seconds since the epoch), and `owners`, by such an offset, the `mark` of
+    that owner's name where it is known. `followed`: by `mark(topic)`, the offset from which on that topic may hold
+    answers to what is not settled.
     """
 
     settled: tuple[range, ...] = ()
     handed: tuple[int, ...] = ()
     until: int = 0
     followed: Mapping[int, int] = field(default_factory=dict)
+    owners: Mapping[int, int] = field(default_factory=dict)
 
 
 NOTHING = Progress()
 
 
-def mark(topic: str) -> int:
-    """Return a short name for a followed topic, which survives another order or number of topics."""
-    return zlib.crc32(topic.encode())
+def mark(name: str) -> int:
+    """Return a short name for a followed topic, which survives another order or number of topics, or for an owner."""
+    return zlib.crc32(name.encode())
 
 
 def could_overflow(span: int, owed: int, running: int = 0) -> bool:
@@ -62,7 +70,7 @@ def could_overflow(span: int, owed: int, running: int = 0) -> bool:
     `running` is how many calls might have to be handed over besides.
     """
     bits = span // 8 + 2
-    return min(bits, _RUN_BYTES * owed) + min(bits, _RUN_BYTES * running) > ROOM
+    return min(bits, _RUN_BYTES * owed) + min(bits, _RUN_BYTES * running) + _OWNER_BYTES * running > ROOM
 
 
 def spell(frontier: int, progress: Progress) -> str:
@@ -108,8 +116,20 @@ def _body(frontier: int, progress: Progress, settled: Sequence[range]) -> bytes:
             _number(progress.until),
             _number(len(progress.followed)),
             *(struct.pack(">I", topic) + _number(offset) for topic, offset in sorted(progress.followed.items())),
+            _owners(progress),
         )
     )
+
+
+def _owners(progress: Progress) -> bytes:
+    """Spell whose the handed-over calls are: the known owners, and for each call which of them, in runs; 0 is none."""
+    known = sorted(set(progress.owners.values()))
+    if not known:
+        return b""
+    order = {owner: number for number, owner in enumerate(known, 1)}
+    runs = groupby(order.get(progress.owners.get(offset, -1), 0) for offset in sorted(progress.handed))
+    spelt = (_number(number) + _number(len(list(run))) for number, run in runs)
+    return b"".join((_number(len(known)), *(struct.pack(">I", owner) for owner in known), *spelt))
 
 
 def _packed(body: bytes) -> str | None:
@@ -153,7 +173,7 @@ def _inflated(packed: bytes) -> bytes:
 
 
 def _set(frontier: int, ranges: Sequence[range]) -> bytes:
-    runs, bits = _runs(frontier, ranges), _bits(frontier, ranges, 1 << 15)
+    runs, bits = _runs(frontier, ranges), _bits(frontier, ranges, _MOST_BITS)
     if bits is not None and len(bits) < len(runs):
         return bytes((_BITS,)) + _number(len(bits)) + bits
     return bytes((_RUNS,)) + _number(len(ranges)) + runs
@@ -203,6 +223,8 @@ class _Numbers:
             if byte < 0x80:
                 break
             shift += 7
+            if shift >= 63:
+                raise ValueError("a number is too long")
         if value >= _MOST_NUMBER:
             raise ValueError("a number is too high")
         return value
@@ -226,14 +248,33 @@ def _read_body(frontier: int, numbers: _Numbers) -> Progress:
     handed = tuple(offset for one in waited for offset in one)
     until = numbers.number()
     followed = {struct.unpack(">I", numbers.raw(4))[0]: numbers.number() for _ in range(numbers.number())}
+    owners = {} if numbers.ends() else dict(_read_owners(handed, numbers))
     if not numbers.ends():
         raise ValueError("something follows it")
-    return Progress(settled, handed, until, followed)
+    if any(one.stop - frontier > _MOST_SPAN for one in (*settled, *waited)):
+        raise ValueError("it reaches further than anybody reads ahead")
+    return Progress(settled, handed, until, followed, owners)
+
+
+def _read_owners(handed: Sequence[int], numbers: _Numbers) -> Iterator[tuple[int, int]]:
+    known = [struct.unpack(">I", numbers.raw(4))[0] for _ in range(numbers.number())]
+    if not (known and handed):
+        raise ValueError("something follows it")
+    at = 0
+    while at < len(handed):
+        number, length = numbers.number(), numbers.number()
+        if not 0 < length <= len(handed) - at or number > len(known):
+            raise ValueError("its owners are not those of its calls")
+        if number:
+            yield from ((offset, known[number - 1]) for offset in handed[at : at + length])
+        at += length
 
 
 def _read_set(frontier: int, numbers: _Numbers) -> Iterator[range]:
     kind, count = numbers.number(), numbers.number()
     if kind == _BITS:
+        if count > _MOST_BITS // 8:
+            raise ValueError("a set is too long")
         yield from _read_bits(frontier, numbers.raw(count))
         return
     if kind != _RUNS:

@@ -136,6 +136,13 @@ class Consumer(Protocol):
         """
         ...
 
+    def name(self) -> str:
+        """Return what the group calls this member; empty while that is not known, which the first call may change.
+
+        It stays the same for as long as the group has not put the member out.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:

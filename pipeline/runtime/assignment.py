@@ -95,7 +95,8 @@ class Assignment:
         """
         reached = self.last(list(self.parts.values()))
         if early:
-            reached |= {name: Commit(part.frontier.top) for name, part in self.parts.items() if part.uncommitted}
+            early_parts = {name: part.uncommitted for name, part in self.parts.items() if part.uncommitted}
+            reached |= {name: Commit(items[-1].offset + 1) for name, items in early_parts.items()}
         commits = {name: commit for name, commit in reached.items() if commit != self.parts[name].committed}
         for name, commit in commits.items():
             self.parts[name].committed = commit

@@ -12,13 +12,15 @@ import math
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from pipeline.core.answers import EventKey, Word, copy_word, failure_word, output_word
+from pipeline.core.answers import EventKey, Word, copy_word, dead_word, failure_word, output_word
 from pipeline.core.event import Event
 from pipeline.core.offset_map import Progress
 from pipeline.core.payloads import Payload
 from pipeline.core.ports import Clock, Reader
 from pipeline.core.record import Commit, Partition, Record
 from pipeline.runtime.answers import Answers, Recent
+from pipeline.runtime.ends import Ends
+from pipeline.runtime.owners import LOOK_SECONDS, Owners
 from pipeline.runtime.plan import Plan
 from pipeline.runtime.waiting import WaitingRoom
 from pipeline.runtime.work import Item, Part
@@ -27,12 +29,19 @@ from pipeline.telemetry import logs
 FETCH_RECORDS = 500
 FETCH_SECONDS = 1.0
 LOOK_BACK = 500
-"""How many outputs from before the place that is needed are read too, for what an upstream stage repeats: it does so
-within its window, or from its last commit on. That is 20 ms for each partition number that comes."""
+"""How many outputs and failures from before the place that is needed are read too, for the same event at another
+offset: what settled the one need not settle the other, so the place may lie behind it. An upstream stage repeats within
+its window, or from its last commit on, which is less. That is 20 ms for each partition number that comes.
+
+So a new owner knows an event again whose answer is one of the last so many records of that partition before the place
+that its commit names; an old one, one of the last `RECENT` that it has read or written. Past that it is paid for again:
+to know it for ever would take an index of all answers."""
 MARGIN_SECONDS = 1.0
 TICK_SECONDS = 0.5
 STALL_SECONDS = 2.0
 """A process that stood still for longer may have lost its partitions: others may have answered since it last read."""
+LONGEST_CALL = 3_600.0
+"""The longest that a call of a former owner may take, in seconds: its time may have been set longer than ours."""
 SETTLE_SECONDS = 5.0
 """How long an answer that is there but not acknowledged may take to appear."""
 
@@ -41,6 +50,7 @@ def followed_topics(plan: Plan) -> dict[str, Callable[[Record], Word | None]]:
     """Name the topics that may hold answers to a stage's records, and how each is read."""
     read: dict[str, Callable[[Record], Word | None]] = dict.fromkeys(plan.written, copy_word)
     read |= dict.fromkeys(plan.outputs, output_word)
+    read[plan.dead_letters] = dead_word
     read[plan.failures] = lambda record: failure_word(record, plan.stage.name)
     return read
 
@@ -49,7 +59,7 @@ class Follower:
     """Follows the answers to a stage's records. `ready` is told of a partition that may be taken from, `push` of an
     item that was held back and may be looked at again, `failed` of what ended the following."""
 
-    def __init__(self, plan: Plan, reader: Reader, clock: Clock) -> None:
+    def __init__(self, plan: Plan, reader: Reader, clock: Clock, owners: Owners) -> None:
         """Follow nothing yet."""
         self.ready: Callable[[Part], None] = lambda _: None
         self.push: Callable[[Item], None] = lambda _: None
@@ -58,12 +68,16 @@ class Follower:
         self._unheard: dict[Item, EventKey] = {}
         self._plan = plan
         self._reader = reader
+        self._ends = Ends(reader, self._keep)
         self._clock = clock
+        self._owners = owners
+        self._away: list[Item] = []
         self._topics = followed_topics(plan)
         self._reached: dict[Partition, int] = {}
+        self._since: dict[Partition, int] = {}
         self._parts: dict[Partition, Part] = {}
         self._expiring: WaitingRoom[Part] = WaitingRoom(clock)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._calls: dict[EventKey, Item] = {}
         self._closed = False
         self._turned = math.inf
@@ -76,6 +90,7 @@ class Follower:
         """Begin to read."""
         self._tick()
         self._run(self._follow())
+        self._run(self._look_for_owners())
 
     async def close(self) -> None:
         """Read no more, and hand nothing over: what still ran was cut."""
@@ -94,6 +109,9 @@ class Follower:
         part.answers = Answers(commit, former, follows)
         self._parts[part.name] = part
         if part.answers.handed:
+            # Longer than any call takes is nobody's word: it must not be waited for for ever.
+            longest = self._clock() + max(2 * self._plan.stage.timeout, LONGEST_CALL)
+            part.answers.until = math.ceil(min(part.answers.until, longest))
             self._expiring.wait(part, part.answers.until, self._expire)
         self._run(self._begin(part, part.answers))
 
@@ -106,7 +124,7 @@ class Follower:
             gone = [name for name in self._reached if name.number == part.name.number]
             self._reader.leave(gone)
             for name in gone:
-                del self._reached[name]
+                del self._reached[name], self._since[name]
 
     def hand_over(self, part: Part) -> None:
         """Name the calls that run, and until when, for the next owner: they will be finished here (section 6.4)."""
@@ -114,11 +132,14 @@ class Follower:
         running = [item for item in part.unsettled() if item.busy]
         if answers is None or not running or self._closed:
             return
-        now = self._clock()
+        now, me = self._clock(), self._owners.me()
         ends = [item.until if item.payloads is None else now + SETTLE_SECONDS for item in running]
         for item in running:
             item.fate = "handed"
             answers.handed.add(item.offset)
+            if me is not None:
+                answers.owners[item.offset] = me
+        self._away = [item for item in self._away if item.busy] + running
         answers.until = max(answers.until, math.ceil(max(now, *ends) + MARGIN_SECONDS))
 
     # -------------------------------------------------------------- questions
@@ -128,7 +149,7 @@ class Follower:
         if event is not None and (event.id, event.job.run) in self.answered_events:
             return True
         answers = item.part.answers
-        return answers is not None and answers.has(item.offset)
+        return answers is not None and answers.has(item.offset, item.record.timestamp_ms)
 
     def parks(self, item: Item) -> bool:
         """Hold a record back while somebody else may be about to answer it; it comes again by `push`.
@@ -137,12 +158,29 @@ class Follower:
         """
         self._notice()
         answers = item.part.answers
-        if answers is None or not item.part.alive or item.payloads is not None or answers.has(item.offset):
+        if answers is None or not item.part.alive or item.payloads is not None or self.answered(item):
             return False
         if not answers.doubtful and item.offset not in answers.handed:
             return False
         answers.parked[item.offset] = item
         return True
+
+    def needs_no_call(self, item: Item, event: Event[Payload]) -> bool:
+        """Whether a record is not to be held nor refused, for its answer is there, or may be made by somebody else.
+
+        Its job would come to a second end. What is not answered after all is asked for again when it comes back.
+        """
+        self._notice()
+        answers = item.part.answers
+        if answers is None or not item.part.alive:
+            return False
+        if item.payloads is not None or self.answered(item, event):
+            return True
+        return (
+            answers.doubtful
+            or item.offset in answers.handed
+            or self._calls.get((event.id, event.job.run), item) is not item
+        )
 
     def claims(self, item: Item, event: Event[Payload]) -> bool:
         """Whether a call may be made for a record now: not while one runs for another record of the same event."""
@@ -181,6 +219,11 @@ class Follower:
         if part.answers is None:
             return Progress(settled)
         return part.answers.progress(frontier, settled, self._reached, self._clock())
+
+    @property
+    def owing(self) -> bool:
+        """Whether an answer to a call that was handed over is on its way."""
+        return any(item.owed for item in self._away)
 
     @property
     def behind(self) -> str:
@@ -222,7 +265,7 @@ class Follower:
         if part is None or part.answers is None:
             return
         place = (Partition(record.topic, record.partition), record.offset)
-        if part.answers.hear(offset, (word.part, word.total), place):
+        if part.answers.hear(offset, (word.part, word.total), place, word.stamp):
             if word.event is not None:
                 self.answered_events.add(word.event)
             self._unpark(part.answers, offset)
@@ -237,8 +280,8 @@ class Follower:
             answers.caught_up = True
             self._log.info(f"{_spelt(part)}: caught up with its answers", action="answers_followed", known=len(answers))
             self.ready(part)
-        if answers.expired:
-            answers.handed.clear()
+        answers.handed -= answers.given_up
+        answers.given_up.clear()
         if answers.asked:
             answers.doubtful = answers.asked = False
         if not answers.doubtful:
@@ -253,18 +296,20 @@ class Follower:
     async def _begin(self, part: Part, answers: Answers[Item]) -> None:
         """Find where to begin and how far to catch up, and go there."""
         # In this order: where nothing is owed even now, what will be answered is answered behind these ends.
-        ends = await self._reader.ends(answers.follows)
-        last = await self._reader.ends([part.name])
+        ends = await self._ends.of(answers.follows)
+        last = await self._ends.of([part.name])
         if self._parts.get(part.name) is not part:
             return
         if last.get(part.name, 0) <= (answers.commit.offset if answers.commit else 0):
             answers.begin = {name: ends.get(name, 0) for name in answers.follows}
-        for name, offset in answers.begin.items():
+        for name, place in answers.begin.items():
+            # Past its end the place is in another log than this one: that was deleted and made again.
+            offset = place if place <= ends.get(name, 0) else 0
+            start = max(offset - (0 if self._topics[name.topic] in {copy_word, dead_word} else LOOK_BACK), 0)
             # Followed for another part already, it goes back only where it has passed what this one needs.
-            new = name not in self._reached
-            if new or self._reached[name] > offset:
-                back = LOOK_BACK if new and self._topics[name.topic] is output_word else 0
-                self._reached[name] = start = max(offset - back, 0)
+            if name not in self._reached or self._reached[name] > offset or self._since[name] > start:
+                self._since[name] = min(self._since.get(name, start), start)
+                self._reached[name] = start
                 self._reader.follow(name, start)
         answers.goal = ends
         self._log.info(
@@ -272,16 +317,32 @@ class Follower:
             + ("" if any(answers.begin.values()) else ", from the beginning of the log"),
             action="answers_begun",
         )
+        self._look(part)
 
     def _expire(self, part: Part) -> None:
         """The former owner's time is over: what it has written is in the log now, and needs only to be read."""
         if part.answers is not None:
-            self._run(self._recheck(part.answers))
+            self._run(self._give_up(part.answers, set(part.answers.handed)))
 
-    async def _recheck(self, answers: Answers[Item]) -> None:
-        ends = await self._reader.ends(answers.follows)
+    async def _look_for_owners(self) -> None:
+        """Wait no longer for calls whose owner is gone."""
+        while True:
+            self._owners.me()  # asked in time, it is known when partitions leave
+            await asyncio.sleep(LOOK_SECONDS)
+            waiting = [part.answers for part in self._parts.values() if part.answers is not None]
+            gone = await self._owners.gone({owner for answers in waiting for owner in answers.awaited.values()})
+            left = [
+                (answers, {offset for offset, owner in answers.awaited.items() if owner in gone}) for answers in waiting
+            ]
+            if count := sum(len(calls) for _, calls in left):
+                self._log.info(f"{count} calls were handed over by who is gone now", action="owner_gone")
+                await asyncio.gather(*(self._give_up(answers, calls) for answers, calls in left if calls))
+
+    async def _give_up(self, answers: Answers[Item], calls: set[int]) -> None:
+        """Wait for no more than what is in the log by now of the answers to `calls`."""
+        ends = await self._ends.of(answers.follows)
         answers.goal = _later(answers.goal, ends)
-        answers.expired = True
+        answers.given_up |= calls
 
     def _tick(self) -> None:
         self._notice()
@@ -291,7 +352,12 @@ class Follower:
         """Doubt what is known if this process has just stood still, until it has read what others wrote meanwhile."""
         now = asyncio.get_running_loop().time()
         stood, self._turned = now - self._turned, now
-        if stood <= STALL_SECONDS or not self._parts:
+        if stood <= STALL_SECONDS:
+            return
+        for item in self._away:
+            # Its next owner may have given it up: an answer is still worth writing, and a copy one try too many.
+            item.fate = "lost"
+        if not self._parts:
             return
         self._log.warning(
             f"this process stood still for {stood:.1f} s: reading its answers first", action="stood_still"
@@ -302,16 +368,18 @@ class Follower:
                 self._run(self._ask(part.answers))
 
     async def _ask(self, answers: Answers[Item]) -> None:
-        ends = await self._reader.ends(answers.follows)
+        ends = await self._ends.of(answers.follows)
         answers.goal = _later(answers.goal, ends)
         answers.asked = True
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+        self._keep(asyncio.get_running_loop().create_task(work))
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:

@@ -6,9 +6,9 @@ wrote tells its tenant in its value only. All that is in memory is asked for aga
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from pipeline.core.control import PAUSED, Hold, Refuse
+from pipeline.core.control import PAUSED, Admit, Hold, Refuse
 from pipeline.core.errors import Defer, Fail
 from pipeline.core.event import Event
 from pipeline.core.payloads import Payload
@@ -35,8 +35,12 @@ class Gate:
     """
 
     def __init__(self, admission: Admission, attempt: Attempt, assignment: Assignment, dispatch: Dispatch) -> None:
-        """Tie the parts together; `attach` must follow. `holding` tells of each held item since when it is."""
+        """Tie the parts together; `attach` must follow. `holding` tells of each held item since when it is.
+
+        `needs_no_call` is asked of a costly stage's items: what is answered, or is about to be, is let through.
+        """
         self.alert = False
+        self.needs_no_call: Callable[[Item, Event[Payload]], bool] = lambda *_: False
         self.reason = ""
         self.holding: dict[Item, float] = {}
         self._admission = admission
@@ -133,14 +137,14 @@ class Gate:
         return [item for item in self._unsettled() if not item.owed and item.refusal is None]
 
     def _unsettled(self) -> Iterator[Item]:
-        """Go through what is in memory and not at its end.
+        """Go through what is in memory and not at its end, calls that were handed over included.
 
         Of an early part only what runs or waits: the rest of it is not begun, or settled in advance.
         """
         for part in self._assignment.parts.values():
             if not part.early:
                 yield from part.unsettled()
-        yield from (item for item in (*self._workers.running, *self._workers.resting) if item.part.early)
+        yield from (item for item in (*self._workers.running, *self._workers.resting) if item.part.early or item.fate)
 
     def _gate(self, _: Partition) -> str | None:
         return STAGE_PAUSED if self.reason else None
@@ -148,8 +152,11 @@ class Gate:
     # -------------------------------------------------------------- verdicts
 
     def _ask(self, item: Item) -> object:
-        job = item.job or self._attempt.bare(item).job
-        verdict = self._admission.verdict(self._stage.name, job)
+        verdict = self._admission.verdict(self._stage.name, item.job or self._attempt.bare(item).job)
+        if isinstance(verdict, Admit):
+            return None
+        if self.needs_no_call(item, self._attempt.bare(item)):
+            return None
         # An outcome is told whatever was said of its job: that had come to its end before.
         return None if isinstance(verdict, Refuse) and self._stage.outcomes else verdict
 

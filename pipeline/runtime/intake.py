@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pipeline.core.event import Event
+from pipeline.core.payloads import Payload
 from pipeline.core.ports import Clock
 from pipeline.core.record import Record
 from pipeline.runtime.assignment import Assignment
@@ -44,8 +46,11 @@ class Intake:
         return item
 
     def admit(self, item: Item) -> None:
-        """Send an item on its way, or hold it back until its early commit is acknowledged."""
-        if item.part.early:
+        """Send an item on its way, or hold it back until its early commit is acknowledged.
+
+        What stands on a tier is committed when its delay is over: a stop would lose what waits here and is committed.
+        """
+        if item.part.early and item.part.tier is None:
             item.part.uncommitted.append(item)
         else:
             self._start(item)
@@ -55,7 +60,10 @@ class Intake:
         while part.uncommitted and part.uncommitted[0].offset < offset:
             item = part.uncommitted.popleft()
             part.frontier.settle(item)
-            self._start(item)
+            if part.tier is None:
+                self._start(item)
+            else:
+                self._onward(item, self._clock())
 
     def _start(self, item: Item) -> None:
         """Send an item through its tier's delay if it stands on one, then into its key's queue.
@@ -153,16 +161,25 @@ class Intake:
                 self._assignment.pause(part, NOT_DUE)
                 self._heads.wait(part, due, self._hold)
                 return
-            self._onward(part.held.popleft(), now)
+            item = part.held.popleft()
+            if part.early:
+                part.uncommitted.append(item)
+            else:
+                self._onward(item, now)
         self._assignment.resume(part, NOT_DUE)
+
+    def _until(self, event: Event[Payload]) -> float:
+        """Tell until when a record waits: no longer than its job has time, if the stage ends it then."""
+        deadline = event.job.deadline_ms if self._assignment.plan.stage.enforce_deadline else None
+        return event.not_before if deadline is None else min(event.not_before, deadline / 1000)
 
     def _onward(self, item: Item, now: float) -> None:
         item.enter()
-        if item.part.answers is not None and item.part.answers.has(item.offset):
+        if item.part.answers is not None and item.part.answers.has(item.offset, item.record.timestamp_ms):
             self._enqueue(item)  # to be settled: a copy of it stands elsewhere already
             return
         event = self._attempt.bare(item)
-        match onward(event.not_before, now):
+        match onward(self._until(event), now):
             case Move(tier, not_before):
                 self._settler.move(item, event, event.tries, tier, not_before)
             case Rest(until):

@@ -26,6 +26,7 @@ from pipeline.runtime.heads import Heads
 from pipeline.runtime.intake import Intake
 from pipeline.runtime.observe import Observer
 from pipeline.runtime.once import GroupCommit, GroupSettler
+from pipeline.runtime.owners import Members, Owners
 from pipeline.runtime.plan import Plan
 from pipeline.runtime.settle import Settler, refusal
 from pipeline.runtime.work import Item
@@ -49,7 +50,8 @@ class Kit:
     `dead_before` is how many dead letters of the stage are fresh at the start, `accept_dead` how many more a person
     lets pass. `counts` tells how many partitions topics have; without it all counterparts are taken to be there.
     `admission` is asked before a record is handled; without it all are admitted.
-    A costly stage needs a `reader` of its own, an exactly-once stage `transactions`.
+    A costly stage needs a `reader` of its own, an exactly-once stage `transactions`. `members` names those of a group,
+    so that a costly stage need not wait for a call whose owner is gone.
     """
 
     consumer: Consumer
@@ -65,6 +67,7 @@ class Kit:
     reader: Reader | None = None
     transactions: Transactions | None = None
     admission: Admission | None = None
+    members: Members | None = None
 
 
 class Runner:
@@ -95,6 +98,8 @@ class Runner:
             self._workers.follower = self._follower
             self._follower.push = self._dispatch.push
             self._follower.failed = self._unfollowed
+            if self._gate:
+                self._gate.needs_no_call = self._follower.needs_no_call
         self._stop = asyncio.Event()
         self._halt: Halt | None = None
         self._next_commit = 0.0
@@ -213,7 +218,13 @@ class Runner:
     def _unfinished(self) -> bool:
         """Whether a drain has to wait. What was committed early is handled now or never."""
         taken = self._early and not self._halt and any(feed.window.open for feed in self._assignment.feeds.values())
-        return taken or self._workers.busy or self._assignment.owing
+        return taken or self._workers.busy or self._owing
+
+    @property
+    def _owing(self) -> bool:
+        """Whether anything is not acknowledged yet, of what is ours or was handed over: the next owner waits for that
+        only while this member is there."""
+        return self._assignment.owing or (self._follower is not None and self._follower.owing)
 
     async def _take_leave(self, seconds: float) -> None:
         """Wait for the last acknowledgements, commit for the last time, and leave the group."""
@@ -221,7 +232,7 @@ class Runner:
             await self._group.close(seconds)
             await self._kit.consumer.close({})
             return
-        if self._assignment.owing:
+        if self._owing:
             await self._kit.producer.flush(seconds)
         if self._follower is not None:
             await self._follower.close()
@@ -365,4 +376,4 @@ def _follower(plan: Plan, kit: Kit) -> Follower | None:
         return None
     if kit.reader is None:
         raise ValueError(f"stage {plan.stage.name} is costly: it needs a reader to find its answers")
-    return Follower(plan, kit.reader, kit.clock)
+    return Follower(plan, kit.reader, kit.clock, Owners(plan.group, kit.consumer.name, kit.members))

@@ -164,8 +164,7 @@ class Settler:
 
 
 def _stamped(record: Outgoing, item: Item) -> Outgoing:
-    settles = (h.SETTLES, str(item.record.position).encode("ascii"))
-    return replace(record, headers=(*record.headers, settles))
+    return replace(record, headers=(*record.headers, h.settles(item.record)))
 
 
 def _echo(metadata: dict[str, str]) -> dict[str, str]:

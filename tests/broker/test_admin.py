@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterator
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
 
 from pipeline.broker.admin import Admin, TopicSpec, open_admin
 from pipeline.broker.config import KafkaConfig
@@ -43,6 +44,20 @@ async def test_broker_that_does_not_come(nobody: str) -> None:
     assert said[0].startswith(f"waiting for Kafka at {nobody}, ")
     for part in (nobody, "within 1.5 s", "Connection refused", "KAFKA_BOOTSTRAP_SERVERS", "PIPELINE_STARTUP_SECONDS"):
         assert part in str(ended.value)
+
+
+async def test_members_nobody_can_name(nobody: str) -> None:
+    """Where no broker answers that is an error, and nothing worse: the client has died of other such questions."""
+    async with open_admin(KafkaConfig({"bootstrap.servers": nobody})) as admin:
+        with pytest.raises(KafkaException):
+            await admin.members("a group", 0.5)
+
+
+async def test_members_of_nothing(test_broker: str) -> None:
+    """A group that never was has no members, or is an error where the broker does not answer such questions."""
+    async with open_admin(KafkaConfig({"bootstrap.servers": test_broker})) as admin:
+        with contextlib.suppress(KafkaException):
+            assert list(await admin.members("a group", 2.0)) == []
 
 
 async def test_refused_configuration() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -34,6 +34,7 @@ class Cluster(Protocol):
     async def written_since(self, topics: Iterable[str], timestamp_ms: int) -> int: ...
     async def committed(self, group: str, topics: Iterable[str]) -> Mapping[Partition, int]: ...
     async def lag(self, group: str, topics: Iterable[str]) -> Mapping[Partition, int]: ...
+    async def members(self, group: str) -> Collection[str]: ...
 
 
 class Doomed(Protocol):

@@ -269,6 +269,22 @@ class GroupFacts:
             records = await take(sleeper, 7)
             assert [one.offset for one in records] == list(range(3, 10))
 
+    async def test_members_are_known_by_name(self, opened: Opens) -> None:
+        """The group names those that have joined, as they are told themselves, and nobody who has left."""
+        async with opened() as bench:
+            topic, group = await new_topic(bench, partitions=2), bench.name()
+            stays, leaves = bench.consumer(group), bench.consumer(group)
+            assert stays.name() == ""
+            owners = [Owner(), Owner()]
+            for member, owner in zip((stays, leaves), owners, strict=True):
+                member.subscribe([topic], owner)
+            await turn([stays, leaves], lambda: bool(stays.name() and leaves.name() and all(o.owned for o in owners)))
+            left = leaves.name()
+            assert set(await bench.cluster.members(group)) == {stays.name(), left}
+            await leaves.close({})
+            await turn([stays], lambda: bool(stays.name()))
+            assert list(await bench.cluster.members(group)) == [stays.name()]
+
     async def test_killed_member_is_missed(self, opened: Opens) -> None:
         """The partitions of a killed member move to the others after a while, from its last commit on."""
         async with opened() as bench:
@@ -276,8 +292,11 @@ class GroupFacts:
             await fill(bench, topic, 10, partitions=2)
             async with bench.doomed(group, topic) as doomed:
                 survivor, owner = bench.consumer(group), Owner()
+                (known,) = await bench.cluster.members(group)
                 await doomed.kill()
+                assert known in await bench.cluster.members(group)
                 survivor.subscribe([topic], owner)
                 await bench.missed()
                 assert set(values(await take(survivor, 10))) == set(numbers(10))
+                assert known not in await bench.cluster.members(group)
                 assert len(owner.owned) == 2

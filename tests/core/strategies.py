@@ -26,7 +26,7 @@ KNOWN = (
     *(h.TRACEPARENT, h.TRACESTATE, h.BAGGAGE),
     *(h.TENANT, h.TYPE, h.LANE, h.DEADLINE, h.RUN, h.CATALOG, h.ACCEPTED_AT, h.CONVERSATION, h.HOPS, h.COST),
     *(h.ATTEMPTS, h.DEFERRALS, h.TIMEOUTS, h.NOT_BEFORE, h.SOURCE, h.PARENT, h.OUTPUT, h.ORIGINAL, h.FIRST_FAILURE),
-    *(f"{h.REPLAY}by", f"{h.DEAD}reason", f"{h.X_ORIGINAL}topic", "pipeline-ref", "pipeline-new"),
+    *(h.SETTLES, f"{h.REPLAY}by", f"{h.DEAD}reason", f"{h.X_ORIGINAL}topic", "pipeline-ref", "pipeline-new"),
 )
 """Every name that means something to us, and one of each family."""
 

@@ -133,6 +133,7 @@ EVERYTHING = (
         (f"{h.DEAD}reason", b"why"),
         (f"{h.X_ORIGINAL}topic", b"other"),
         ("pipeline-new", b"1"),
+        (h.SETTLES, b"other/0/1/2"),
     ),
 )
 
@@ -288,7 +289,7 @@ def test_a_child_inherits_what_a_stage_must_not_break(event: Event[Payload]) -> 
         child.origin,
     )
     assert (event.id, "1/3", Tries(), 0.0) == (child.parent, child.output, child.tries, child.not_before)
-    assert event.job.advanced(hops=event.job.hops + 1) == child.job
+    assert event.job.advanced(hops=min(event.job.hops + 1, h.MAX_COUNT)) == child.job
     assert event.trace.child(child.id) == child.trace
 
 

@@ -27,7 +27,9 @@ def progresses(draw: st.DrawFn, frontier: int) -> Progress:
         at = ranges[-1].stop
     handed = draw(st.sets(st.integers(frontier, frontier + 5_000), max_size=60))
     followed = draw(st.dictionaries(st.integers(0, 2**32 - 1), st.integers(0, 2**50), max_size=6))
-    return Progress(tuple(ranges), tuple(sorted(handed)), draw(st.integers(0, 2**40)), followed)
+    owned = {one: draw(st.sampled_from([0, 7, 2**32 - 1, None])) for one in sorted(handed)}
+    owners = {one: owner for one, owner in owned.items() if owner is not None}
+    return Progress(tuple(ranges), tuple(sorted(handed)), draw(st.integers(0, 2**40)), followed, owners)
 
 
 @given(st.data(), FRONTIERS)
@@ -56,6 +58,16 @@ def packed(body: bytes, letter: str = "r", checksum: int | None = None) -> str:
     checked = struct.pack(">I", zlib.crc32(body) if checksum is None else checksum) + body
     return f"lep1:{letter}{base64.b85encode(checked).decode()}"
 
+
+def zipped(body: bytes) -> str:
+    """Pack a body as the format has it, compressed."""
+    checked = struct.pack(">I", zlib.crc32(body)) + body
+    return f"lep1:z{base64.b85encode(zlib.compress(checked, 9, wbits=-15)).decode()}"
+
+
+CALL = b"\x00\x00\x00\x01\x01\x01\x00\x00"
+OWNER = b"name"
+"""A body up to its owners, with one call handed over; and an owner."""
 
 BOMB = base64.b85encode(zlib.compress(bytes(10_000_000), 9, wbits=-15)).decode()
 
@@ -87,6 +99,19 @@ BOMB = base64.b85encode(zlib.compress(bytes(10_000_000), 9, wbits=-15)).decode()
         (packed(b"\x00\x01" + b"\xff" * 20 + b"\x01"), "does not read"),
         (packed(b"\x01\x64\x01"), "too early"),
         (packed(b"\x00\x00\x00\x01\x00\xff\xff\xff\x7f\x00\x00"), "more calls"),
+        (packed(b"\x00\x01\x01" + b"\xff" * 4 + b"\x7f" + bytes(4)), "further than anybody"),
+        (packed(b"\x00\x01" + b"\xff" * 60_000), "longer"),
+        (zipped(b"\x00\x01" + b"\xff" * 60_000), "too long"),
+        (zipped(b"\x00\x01\x01" + b"\xff" * 8 + b"\x7f" + bytes(4)), "too high|further than anybody"),
+        (zipped(b"\x01\x81\x20" + b"\x55" * 4_097 + bytes(4)), "too long"),
+        (zipped(b"\x00\xff\xff\xff\xff\x7f"), "does not read"),
+        (zipped(bytes(6) + b"\x01" + OWNER), "follows"),
+        (zipped(CALL + b"\x01" + OWNER[:3]), "too early"),
+        (zipped(CALL + b"\x01" + OWNER + b"\x02\x01"), "owners"),
+        (zipped(CALL + b"\x01" + OWNER + b"\x01\x00"), "owners"),
+        (zipped(CALL + b"\x01" + OWNER + b"\x01\x02"), "owners"),
+        (zipped(CALL + b"\x01" + OWNER), "does not read"),
+        (zipped(CALL + b"\xff\xff\xff\xff\x7f" + OWNER), "too early"),
         ("lep1:r" + "0" * MAX_CHARACTERS, "longer"),
     ],
 )

@@ -128,6 +128,9 @@ class Consumer:
     def membership(self) -> bytes | None:
         return self._inner.membership()
 
+    def name(self) -> str:
+        return self._inner.name()
+
     def paused(self, topic: str, number: int = 0) -> bool:
         """Whether the last wish for a partition was to pause it."""
         wishes = [pause for _, name, pause in self.pauses if name == (topic, number)]

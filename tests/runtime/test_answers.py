@@ -32,10 +32,10 @@ def test_what_is_settled_is_forgotten() -> None:
     known = answers(10)
     for offset in range(1_000):
         known.hear(offset, (0, 1), (OUT, offset))
-    assert (len(known), known.has(9), known.has(10)) == (990, False, True)
+    assert (len(known), known.has(9, 0), known.has(10, 0)) == (990, False, True)
     known.progress(500, (range(600, 990),), {OUT: 1_000}, 0.0)
     assert len(known) == 110
-    assert [offset for offset in (499, 500, 599, 600, 989, 990) if known.has(offset)] == [500, 599, 990]
+    assert [offset for offset in (499, 500, 599, 600, 989, 990) if known.has(offset, 0)] == [500, 599, 990]
 
 
 def test_marks_stay_below_what_is_needed() -> None:
@@ -67,3 +67,15 @@ def test_parts_of_an_answer_count_together() -> None:
     assert not known.hear(1, (0, 2), (OUT, 1))
     assert not known.hear(1, (0, 2), (OUT, 2))
     assert known.hear(1, (1, 2), (OUT, 3))
+
+
+def test_another_record_at_the_same_place_is_not_settled() -> None:
+    """The topic was deleted and made again: what answers its old records says nothing of its new ones."""
+    known = answers()
+    assert known.hear(1, (0, 1), (OUT, 1), 500)
+    assert (known.has(1, 500), known.has(1, 600)) == (True, False)
+    assert not known.hear(1, (0, 2), (OUT, 2), 600)
+    assert known.hear(1, (1, 2), (OUT, 3), 600)
+    assert (known.has(1, 600), len(known)) == (True, 2)
+    known.progress(2, (), {OUT: 4}, 0.0)
+    assert len(known) == 0

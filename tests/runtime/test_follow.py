@@ -6,20 +6,22 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from structlog.testing import capture_logs
 
 from pipeline.broker.memory import MemoryBroker, MemoryTimes
 from pipeline.core import headers as h
 from pipeline.core.errors import Defer, Fail, Halt, Reject, Retry
-from pipeline.core.offset_map import Progress, mark, spell
-from pipeline.core.record import Commit, Partition
+from pipeline.core.record import Partition, Record
 from pipeline.core.retry import RetryPolicy
 from pipeline.devkit.clock import EPOCH, wall
-from pipeline.runtime import follow
-from tests.runtime.following import Reader, calls, costly, progress, uncommitted
+from tests.runtime.following import Reader, calls, costly, uncommitted
 from tests.runtime.world import OPEN, Note, Script, World, header
 
 IN, OUT = Partition("t.in", 0), Partition("t.out", 0)
+
+
+def settles(record: Record) -> str:
+    """The place that a record says it settles."""
+    return (header(record, h.SETTLES) or "").rpartition("/")[0]
 
 
 @pytest.mark.virtual
@@ -104,43 +106,22 @@ async def test_a_dead_letter_is_not_tried_again_but_its_replay_is() -> None:
 
 
 @pytest.mark.virtual
-async def test_a_repetition_from_upstream_is_not_paid_again_and_a_new_run_is() -> None:
-    """The same event at another offset is answered already, before and after a kill; a raised run is another one."""
+@pytest.mark.parametrize("lost", ["t.failures", "t.work.dlq"])
+async def test_a_dead_letter_and_its_failure_event_answer_only_together(
+    lost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed with one of them written: the record was in hand, and its job gets the end that its owner hears of."""
     world = await World.make()
-    first = await world.start(Script(), costly())
+    first = await uncommitted(world, Script(a=[Reject("no")]))
+    send = first.producer.send
+    monkeypatch.setattr(first.producer, "send", lambda one, told: None if one.topic == lost else send(one, told))
     world.put("a", headers={h.CE_ID: "event-1"})
-    await world.until(world.texts)
-    await world.settle(0.5)
-    world.put("a", headers={h.CE_ID: "event-1"})
-    await world.until(lambda: world.at() == 2)
-    first.consumer.loses_commits = True
-    world.put("b", headers={h.CE_ID: "event-2"})
-    await world.until(lambda: len(world.texts()) == 2)
+    await world.until(lambda: world.dead() or world.failures())
     await first.kill()
-    world.put("b", headers={h.CE_ID: "event-2"})
-    world.put("b", headers={h.CE_ID: "event-2", h.RUN: "1"})
-    second = await world.start(Script(), costly())
-    await world.until(lambda: world.at() == 5)
-    assert (first.handler.texts, second.handler.texts) == (["a", "b"], ["b"])
-    await world.stop()
-
-
-@pytest.mark.virtual
-async def test_a_repetition_is_settled_only_when_the_answer_is_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer that is on its way answers nobody: both records stay unsettled until the broker has it."""
-    world = await World.make()
-    run = await world.start(Script(), costly())
-    send, held = run.producer.send, []
-    monkeypatch.setattr(run.producer, "send", lambda *sending: held.append(sending))
-    world.put("a", "a", key=None, headers={h.CE_ID: "event-1"})
-    await world.until(lambda: run.handler.done == ["a"])
-    await world.settle(4)
-    assert not world.at()
-    assert world.metric("window_records") == 2
-    for sending in held:
-        send(*sending)
-    await world.until(lambda: world.at() == 2)
-    assert run.handler.texts == ["a"]
+    second = await world.start(Script(a=[Reject("no")]), costly())
+    await world.until(lambda: world.at() == 1)
+    assert {settles(one) for one in (*world.dead(), *world.records("t.failures"))} == {"t.in/0/0"}
+    assert (second.handler.texts, bool(world.dead()), bool(world.failures())) == (["a"], True, True)
     await world.stop()
 
 
@@ -180,67 +161,6 @@ async def test_several_outputs_answer_only_together() -> None:
     await world.until(lambda: world.at() == 1)
     assert third.handler.texts == []
     await third.stop()
-
-
-@pytest.mark.virtual
-@pytest.mark.parametrize("metadata", ["", "someone else's", "lep9:rabc", spell(0, Progress(followed={1: 2}))[:-1]])
-async def test_metadata_that_say_nothing_mean_the_beginning_of_the_log(metadata: str) -> None:
-    """Empty, foreign, newer, truncated: all answers are read, and the log says how many there are to read."""
-    world = await World.make()
-    first = await uncommitted(world, Script())
-    world.put("a", "b")
-    await world.until(lambda: len(world.texts()) == 2)
-    await first.kill()
-    world.broker.group("t.work").committed[IN] = Commit(0, metadata)
-    with capture_logs() as lines:
-        second = await world.start(Script(), costly())
-        await world.until(lambda: world.at() == 2)
-    assert second.handler.texts == []
-    told = [line["event"] for line in lines if line.get("action") == "answers_begun" and "t.in/0" in line["event"]]
-    assert told == ["t.in/0: catching up with its answers, 2 records to read, from the beginning of the log"]
-    await world.stop()
-
-
-@pytest.mark.virtual
-@pytest.mark.parametrize("back", [0, 30])
-async def test_reading_begins_where_the_commit_says(back: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hundred records settled, one running: the next owner reads what came after, and a few for repetitions."""
-    monkeypatch.setattr(follow, "LOOK_BACK", back)
-    world = await World.make()
-    first = await world.start(Script(lambda text: 100.0 if text == "slow" else 0.0), costly())
-    world.put(*map(str, range(100)), key=None)
-    await world.until(lambda: world.at() == 100)
-    world.put("slow", "last", key=None)
-    await world.until(lambda: "last!" in world.texts())
-    await world.settle(10)
-    await first.kill()
-    assert progress(world).settled == (range(101, 102),)
-    assert progress(world).followed[mark("t.out")] == 101
-    reader = Reader(world.broker)
-    second = await world.start(Script(), costly(), reader=reader)
-    await world.until(lambda: world.at() == 102)
-    assert (second.handler.texts, reader.count) == (["slow"], 1 + back)
-    await world.stop()
-
-
-@pytest.mark.virtual
-async def test_a_mark_stays_below_answers_that_are_still_needed() -> None:
-    """Answered and not settled by two owners in a row: the third finds the answers too."""
-    world = await World.make()
-    first = await uncommitted(world, Script())
-    world.put("a", "b", "c", key=None)
-    await world.until(lambda: len(world.texts()) == 3)
-    await first.kill()
-    world.put("stuck", key=None)
-    # Takes up `stuck` only, since the others are parked behind a lookup that its slots never come to.
-    second = await world.start(Script(1_000.0), costly(timeout=2_000, concurrency=1))
-    await world.until(lambda: second.handler.texts == ["stuck"])
-    await world.settle(10)
-    await second.kill()
-    third = await world.start(Script(), costly())
-    await world.until(lambda: world.at() == 4)
-    assert third.handler.texts == ["stuck"]
-    await world.stop()
 
 
 @pytest.mark.virtual
@@ -340,10 +260,11 @@ async def test_what_a_costly_stage_writes_says_what_it_settles() -> None:
     await world.until(lambda: world.dead() and world.failures() and world.texts())
     await world.settle()
     await world.stop()
-    told = {topic: [header(one, h.SETTLES) for one in world.records(topic)] for topic in ("t.out", "t.work.retry.10s")}
+    told = {topic: [settles(one) for one in world.records(topic)] for topic in ("t.out", "t.work.retry.10s")}
     assert told == {"t.out": ["t.in/0/2"], "t.work.retry.10s": ["t.in/0/0"]}
-    assert [header(one, h.SETTLES) for one in world.dead()] == ["t.work.retry.10s/0/0"]
-    assert header(world.records("t.failures")[0], h.SETTLES) == "t.in/0/1"
+    assert [settles(one) for one in world.dead()] == ["t.work.retry.10s/0/0"]
+    (failed, *_) = world.records("t.failures")
+    assert header(failed, h.SETTLES) == f"t.in/0/1/{world.records('t.in')[1].timestamp_ms}"
     assert not any(header(one, h.SETTLES) for one in world.records("t.cheap.dlq"))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Collection
+from typing import Any
 
 import pytest
 
@@ -12,20 +14,28 @@ from pipeline.core.offset_map import Progress, spell
 from pipeline.core.record import Commit, Partition
 from pipeline.core.retry import RetryPolicy
 from pipeline.devkit.clock import EPOCH, wall
+from pipeline.runtime.owners import Members
 from tests.runtime.following import Reader, calls, costly, progress, uncommitted
 from tests.runtime.world import Run, Script, World
 
 SECOND = Partition("t.in", 1)
 
 
-async def two(world: World, first: Script, second: Script, **policy: object) -> tuple[Run, Run]:
-    """Let a worker begin with `a` and `b` of partition 1, and then lose that partition to another one."""
-    stage = costly(**policy)
-    one = await world.start(first, stage, tiers=False)
+KIT = {"members", "drain_seconds", "patience"}
+
+
+async def two(world: World, first: Script, second: Script, **given: Any) -> tuple[Run, Run]:
+    """Let a worker begin with `a` and `b` of partition 1, and then lose that partition to another one.
+
+    What is `given` is for the stage, or for the kit of both.
+    """
+    kit = {name: value for name, value in given.items() if name in KIT}
+    stage = costly(**{name: value for name, value in given.items() if name not in KIT})
+    one = await world.start(first, stage, tiers=False, **kit)
     await world.settle()
     world.put("a", "b", key=b"1", partition=1)
     await world.until(lambda: one.handler.texts == ["a"])
-    other = await world.start(second, stage, tiers=False)
+    other = await world.start(second, stage, tiers=False, **kit)
     await world.until(lambda: SECOND in other.consumer.owned)
     return one, other
 
@@ -69,11 +79,27 @@ async def test_a_call_that_ends_its_job_after_the_handover_says_so(error: Except
     await world.stop()
 
 
+async def nobody(_: str) -> Collection[str]:
+    """A coordinator that knows of no member."""
+    return ()
+
+
+async def strangers(_: str) -> Collection[str]:
+    """A coordinator that knows others, and not the one who asks."""
+    return ("someone", "else")
+
+
+async def away(_: str) -> Collection[str]:
+    """A coordinator that cannot be asked."""
+    raise ConnectionError("no coordinator")
+
+
 @pytest.mark.virtual
-async def test_an_old_owner_that_dies_is_waited_for_no_longer_than_it_said() -> None:
-    """Past its time the new owner calls: never before, and not long after."""
+@pytest.mark.parametrize("members", [None, nobody, strangers, away])
+async def test_an_old_owner_that_dies_is_waited_for_no_longer_than_it_said(members: Members | None) -> None:
+    """Past its time the new owner calls, who cannot know that it is gone: never before, and not long after."""
     world = await World.make(partitions=2)
-    first, second = await two(world, Script(50.0), Script())
+    first, second = await two(world, Script(50.0), Script(), members=members)
     until = progress(world, "t.in", 1).until
     await first.kill()
     await world.until(lambda: world.at("t.in", 1) == 2)

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from pipeline.core import headers as h
 from pipeline.core.errors import Defer, Reject, Retry
 from pipeline.core.record import Partition
 from pipeline.core.retry import RetryPolicy
 from pipeline.core.stage import Stage
-from pipeline.devkit.clock import wall
+from pipeline.devkit.clock import EPOCH, wall
 from tests.runtime.world import Script, World
 
 IN = Partition("t.in", 0)
@@ -179,3 +180,58 @@ def test_in_place_without_an_order_is_refused() -> None:
     """There is nothing that retries in place could keep."""
     with pytest.raises(ValueError, match="without an order"):
         World.stage(order="none", retry=PLACE)
+
+
+@pytest.mark.virtual
+async def test_at_most_once_a_stop_loses_nothing_that_waits_in_a_tier() -> None:
+    """What is not due is not committed, so whoever comes next handles it; what was handled is not handled again."""
+    world = await World.make()
+    stage = World.stage(delivery="at most once")
+    first = await world.start(Script(a=[Retry("later")]), stage)
+    world.put("a", "b")
+    await world.until(lambda: world.tiers()["10s"] == 1)
+    await world.settle(3)
+    await first.stop()
+    assert not world.at("t.work.retry.10s")
+    second = await world.start(Script(), stage)
+    await world.until(lambda: len(world.texts()) == 2)
+    await world.settle(20)
+    assert (first.handler.texts, second.handler.texts, sorted(world.texts())) == (["a", "b"], ["a"], ["a!", "b!"])
+    await world.stop()
+
+
+@pytest.mark.virtual
+async def test_at_most_once_a_rebalance_loses_nothing_that_waits_in_a_tier() -> None:
+    """Its copies stand in several partitions of the tier, some of which move while their records wait."""
+    world = await World.make(partitions=4)
+    stage = World.stage(delivery="at most once")
+    texts = [f"n{number}" for number in range(12)]
+    first = await world.start(Script(**{text: [Retry("later")] for text in texts}), stage)
+    for number, text in enumerate(texts):
+        world.put(text, key=text.encode(), partition=number % 4)
+    await world.until(lambda: world.tiers()["10s"] == len(texts))
+    await world.settle(3)
+    second = await world.start(Script(), stage)
+    await world.until(lambda: len(world.texts()) == len(texts), seconds=60)
+    await world.settle(20)
+    assert sorted(first.handler.texts[len(texts) :] + second.handler.texts) == sorted(texts)
+    assert second.handler.texts
+    await world.stop()
+
+
+@pytest.mark.virtual
+async def test_at_most_once_what_moves_on_in_the_tiers_is_not_handled_twice() -> None:
+    """The move to the next tier, too, comes after the commit: killed in between, the record is lost and not doubled."""
+    world = await World.make()
+    stage = World.stage(delivery="at most once")
+    first = await world.start(Script(), stage)
+    far = {h.NOT_BEFORE: str(int((EPOCH + 100) * 1000)), h.ORIGINAL: "t.in/0/0/1"}
+    world.put("a", topic="t.work.retry.10s", headers=far)
+    await world.until(lambda: world.tiers()["1m"] == 1)
+    assert world.at("t.work.retry.10s") == 1
+    await first.kill()
+    second = await world.start(Script(), stage)
+    await world.until(world.texts)
+    await world.settle(120)
+    assert (world.texts(), second.handler.texts) == (["a!"], ["a"])
+    await world.stop()

@@ -218,6 +218,7 @@ class World:
         known = {"observer": self.observer, "version": "1.2.3", "transactions": transactions, **kit}
         if stage.costly:
             known.setdefault("reader", self.broker.reader())
+            known.setdefault("members", self.broker.members)
         runner = Runner(bound, handler, Kit(consumer, producer, self.codec, wall, **known))
         return Run(runner, consumer, producer, handler, transactions)
 

@@ -44,18 +44,6 @@ from pipeline.devkit.simulator_journal import Call
 from tests.contracts.broker_bench import write
 from tests.system.site import Site, Stage, site, until
 
-WORKER = """
-import sys
-from dataclasses import replace
-from pipeline import wiring
-from pipeline.__main__ import main
-wiring.STAGES = {**wiring.STAGES, "infer": replace(wiring.STAGES["infer"], timeout=6.0)}
-sys.argv = ["pipeline", "run", "infer"]
-main()
-"""
-"""`pipeline run infer` with a shorter limit for one call: so long a call is waited for whose owner handed it over and
-was killed then."""
-
 COUNT = 320
 SECONDS = 30.0
 SESSION_MS = 3000
@@ -84,7 +72,10 @@ class Nemesis:
         place, port = self.place, free_ports(1)[0]
         environment = {**place.environment, "PIPELINE_PROBES_PORT": str(port)}
         command = Command(
-            (sys.executable, "-c", WORKER), environment, folder=place.folder, output=place.folder / f"{name}.log"
+            (sys.executable, "-m", "pipeline", "run", "infer"),
+            environment,
+            folder=place.folder,
+            output=place.folder / f"{name}.log",
         )
         process = GuardedProcess(command)
         await place.stack.enter_async_context(process)
@@ -140,11 +131,11 @@ async def _short_session(servers: str, group: str) -> None:
         await asyncio.wrap_future(future)
 
 
-async def _contexts(place: Site) -> None:
+async def _contexts(place: Site, count: int = COUNT) -> None:
     """Write contexts onto two lanes, spread over all partitions."""
     async with place.desk() as desk:
         records = []
-        for number in range(COUNT):
+        for number in range(count):
             lane = "interactive" if number % 4 == 0 else "standard"
             topic = f"{place.prefix}.contexts.{lane}"
             name = f"event-{number}"
@@ -158,7 +149,7 @@ async def _contexts(place: Site) -> None:
             )
             value = await desk.codec.encode("contexts", event.payload)
             records.append(Outgoing(topic, event.key, value, event.headers("contexts", time.time()), number % 4))
-        assert await write(desk.producer, records) == [None] * COUNT
+        assert await write(desk.producer, records) == [None] * count
 
 
 async def _answers(place: Site) -> Mapping[str, list[float]]:
@@ -217,3 +208,26 @@ async def test_no_answer_is_paid_for_twice(kafka: Broker, tmp_path: Path) -> Non
         print(f"{COUNT} answers, {failed} failed calls, {extra - failed} more")  # noqa: T201  # as above
         print(f"{len(nemesis.kills)} kills, {len(nemesis.stalls)} stalls")  # noqa: T201  # as above
         assert wrong == []
+
+
+@pytest.mark.kafka
+@pytest.mark.system
+@pytest.mark.within(120)
+async def test_who_is_killed_after_a_handover_is_missed_with_its_session(kafka: Broker, tmp_path: Path) -> None:
+    """Its calls may take ten minutes, and the next owner of their partitions waits for them no longer than it lives."""
+    count = 8
+    simulated = SimulatorConfig(latency=Latency(median=5.0, sigma=0.0, seed=1))
+    async with site(kafka, tmp_path, simulated) as place:
+        await _short_session(kafka.bootstrap_servers, f"{place.prefix}.infer")
+        journal = place.simulator.journal
+        first = await place.start("infer", name="first")
+        await _contexts(place, count)
+        await until(lambda: journal.in_flight == count, "all calls run")
+        second = await place.start("infer", name="second")
+        await until(lambda: "caught up with its answers" in second.log.read_text(), "partitions have moved")
+        assert journal.in_flight == count
+        await first.process.kill()
+        await place.idle("infer", seconds=60)
+        assert "handed over by who is gone" in second.log.read_text()
+        assert len(await _answers(place)) == count
+        assert len(journal.calls) == 2 * count

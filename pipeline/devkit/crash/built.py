@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 from pipeline.core.ports import Clock, Codec, Consumer, Producer, Reader
@@ -58,6 +59,11 @@ class Given:
     def reader(self) -> Reader:
         """Make a reader."""
         return clients.Reader(self._host, self._network)
+
+    async def members(self, group: str) -> Collection[str]:
+        """Name the members of `group`, after a while."""
+        await asyncio.sleep(self._network.delay())
+        return await self._network.broker.members(group)
 
     def consumer(self, group: str) -> Consumer:
         """Make a member of `group`."""

@@ -72,6 +72,10 @@ class Broker(Protocol):
         """Return a group."""
         ...
 
+    async def members(self, group: str) -> Collection[str]:
+        """Name the members of a group."""
+        ...
+
 
 @dataclass(slots=True)
 class Link:
@@ -297,6 +301,10 @@ class Consumer:
     def membership(self) -> bytes | None:
         """Return what a transaction says of this member."""
         return self.inner.membership()
+
+    def name(self) -> str:
+        """Return what the group calls this member."""
+        return self.inner.name()
 
     def missing(self) -> Sequence[str]:
         """Name topics that do not exist."""

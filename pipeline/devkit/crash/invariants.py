@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.core.payloads import Failure
@@ -93,20 +93,13 @@ def _first(ledger: Ledger, source: Written) -> Written:
 def calls(ledger: Ledger, made: Sequence[Call], disturbances: Sequence[tuple[float, str]]) -> None:
     """No call of a costly stage starts once its answer is there to be read, but by a process that was troubled since.
 
-    That leaves calls cut by a crash before their answer was written, and those that overlap around a stalled owner. An
-    event that stands at several places is work at each of them: it is found by its place for certain, and by its id
-    only where its answer was read since the last rebalance.
+    That leaves calls cut by a crash before their answer was written, and those that overlap around a stalled owner. It
+    holds for an event that stands at several places, too: a run writes less than is read back for repetitions.
     """
-    places = _places(ledger)
     for call in made:
         answer = ledger.outputs.get(call.event)
-        if answer is None or answer.at + VISIBLE > call.began or places[call.event] > 1:
+        if answer is None or answer.at + VISIBLE > call.began:
             continue
         if not any(answer.at <= at <= call.began and by == call.by for at, by in disturbances):
             text = f"{call.by} asked the model again {call.began - answer.at:.3f} s after {answer.position} was written"
             ledger.break_("nothing is paid for twice", text, call.event)
-
-
-def _places(ledger: Ledger) -> Mapping[str, int]:
-    """Count where each event stands, but for its copies."""
-    return Counter(made.id for log in ledger.logs.values() for made in log if made.root != made.origin)
