@@ -6,6 +6,8 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .SUFFIXES:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
+# Without bytecode each of the hundreds of processes that tests start would compile all that it imports, for a second.
+unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?=
 ARGS ?=

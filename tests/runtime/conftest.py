@@ -29,3 +29,9 @@ def quiet() -> Iterator[None]:
 def slow_fetches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let an idle runner look less often, so that minutes and hours of waiting pass quickly."""
     monkeypatch.setattr(runner, "FETCH_SECONDS", 5.0)
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an idle runner look twice a second, not ten times: for tests in which seconds and minutes pass."""
+    monkeypatch.setattr(runner, "FETCH_SECONDS", 0.5)

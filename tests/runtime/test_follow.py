@@ -126,6 +126,7 @@ async def test_a_dead_letter_and_its_failure_event_answer_only_together(
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_open_topics_too() -> None:
     """What outsiders write has ids of our own making; they are found again all the same."""
     world = await World.make()
@@ -164,6 +165,7 @@ async def test_several_outputs_answer_only_together() -> None:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_nothing_is_taken_before_the_answers_are_read() -> None:
     """While its reader is away a stage waits and says so; then it says how much is left, and settles without a call."""
     world = await World.make()
@@ -186,6 +188,7 @@ async def test_nothing_is_taken_before_the_answers_are_read() -> None:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_a_reader_that_is_slow_costs_nothing_while_all_is_well() -> None:
     """A stage settles what it answers itself without waiting to read it; to read it later changes nothing."""
     world = await World.make()
@@ -199,6 +202,7 @@ async def test_a_reader_that_is_slow_costs_nothing_while_all_is_well() -> None:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_a_stalled_owner_that_goes_on_is_seen() -> None:
     """While it stood still another worker paid as well, for what ran; for all that came after, one pays."""
     world = await World.make()
@@ -216,6 +220,7 @@ async def test_a_stalled_owner_that_goes_on_is_seen() -> None:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_a_paid_answer_that_cannot_be_encoded_now_is_kept() -> None:
     """The registry is away for a minute: the call is not made again, though no deferral waits so long in place."""
     world = await World.make()
@@ -251,6 +256,7 @@ async def test_following_that_ends_stops_the_stage() -> None:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_what_a_costly_stage_writes_says_what_it_settles() -> None:
     """Outputs, failures, copies and dead letters name the record they settle; a cheap stage's do not."""
     world = await World.make()
@@ -284,6 +290,7 @@ async def test_with_more_workers_than_partitions_of_a_number() -> None:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_a_process_that_stood_still_reads_before_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever was stopped for long may have lost its partitions: it calls only after it has read what others wrote."""
     world = await World.make()

@@ -91,6 +91,7 @@ async def test_what_answered_an_older_topic_answers_nothing_of_the_new_one() -> 
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_a_mark_stays_below_answers_that_are_still_needed() -> None:
     """Answered and not settled by two owners in a row: the third finds the answers too."""
     world = await World.make()

@@ -41,6 +41,7 @@ async def two(world: World, first: Script, second: Script, **given: Any) -> tupl
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_a_call_that_runs_is_finished_and_its_new_owner_waits_for_the_answer() -> None:
     """It is named in the metadata of the revocation's commit; the next of its key waits too, and is paid by the new."""
     world = await World.make(partitions=2)
@@ -56,6 +57,7 @@ async def test_a_call_that_runs_is_finished_and_its_new_owner_waits_for_the_answ
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize("error", [Retry("later"), Defer("later", until=EPOCH + 40)])
 async def test_a_call_that_fails_after_the_handover_leaves_a_copy(error: Exception) -> None:
     """The new owner is not to try before the copy is due: the attempt counts, and the deferral is kept."""
@@ -68,6 +70,7 @@ async def test_a_call_that_fails_after_the_handover_leaves_a_copy(error: Excepti
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize("error", [Fail("refused"), Reject("no")])
 async def test_a_call_that_ends_its_job_after_the_handover_says_so(error: Exception) -> None:
     """A failure event or a dead letter is written by the old owner, once."""
@@ -95,6 +98,7 @@ async def away(_: str) -> Collection[str]:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize("members", [None, nobody, strangers, away])
 async def test_an_old_owner_that_dies_is_waited_for_no_longer_than_it_said(members: Members | None) -> None:
     """Past its time the new owner calls, who cannot know that it is gone: never before, and not long after."""
@@ -109,6 +113,7 @@ async def test_an_old_owner_that_dies_is_waited_for_no_longer_than_it_said(membe
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_past_the_time_the_log_is_read_to_its_end_before_a_call() -> None:
     """The answer is there at the last moment and the reader is slow: it is found all the same."""
     world = await World.make(partitions=2)
@@ -128,6 +133,7 @@ async def test_past_the_time_the_log_is_read_to_its_end_before_a_call() -> None:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_the_word_of_a_handover_is_carried_on() -> None:
     """The new owner goes too, or dies, before the answer: the third one still waits for the first."""
     world = await World.make(partitions=2)
@@ -153,6 +159,7 @@ async def test_the_word_of_a_handover_is_carried_on() -> None:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_a_partition_that_comes_back_waits_for_its_own_call() -> None:
     """It leaves and returns while the call runs: the answer settles the record, without a second call."""
     world = await World.make(partitions=2)
@@ -164,6 +171,7 @@ async def test_a_partition_that_comes_back_waits_for_its_own_call() -> None:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_lost_calls_still_write_their_answers() -> None:
     """Nothing is committed for what was lost, but an answer is paid for: it is written, and the next owner uses it."""
     world = await World.make()
@@ -180,6 +188,7 @@ async def test_lost_calls_still_write_their_answers() -> None:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_a_lost_call_that_fails_leaves_no_copy() -> None:
     """The next owner tries for itself; a copy of a call that nobody waits for would be one try too many."""
     world = await World.make()
@@ -223,6 +232,7 @@ async def test_an_answer_that_waits_to_be_encoded_is_handed_over_too() -> None:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_in_place_retries_are_left_to_the_new_owner() -> None:
     """A copy would give up the record's place: nothing is written, and the new owner tries when the time is over."""
     world = await World.make(partitions=2)

@@ -75,6 +75,7 @@ async def test_an_answer_that_a_killed_owner_has_written_is_used() -> None:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_a_living_owner_is_waited_for_however_long_its_call_takes() -> None:
     """It is a member of the group all the time; nobody pays for what it is about to answer."""
     world = await World.make(partitions=2)

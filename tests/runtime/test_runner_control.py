@@ -92,6 +92,7 @@ def codes(world: World) -> list[str]:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_a_paused_stage_takes_nothing_and_says_so_until_it_is_resumed() -> None:
     """Nothing is handled nor taken into memory, over a restart too; it is ready, and says why it does nothing."""
     world = await Told.of(pause(stage="work"))
@@ -116,6 +117,7 @@ async def test_a_paused_stage_takes_nothing_and_says_so_until_it_is_resumed() ->
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_what_is_in_memory_when_its_stage_is_paused_stays_there() -> None:
     """What runs is finished; what was ready waits in place for as long as it takes, without an attempt or a copy."""
     world = await Told.of()
@@ -134,6 +136,7 @@ async def test_what_is_in_memory_when_its_stage_is_paused_stays_there() -> None:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize("scope", [{"tenant": "acme"}, {"type": "slow"}, {"model": "m-slow"}])
 async def test_a_narrow_pause_lets_others_through(scope: dict[str, str]) -> None:
     """Only what is concerned waits: in place, and let go at once; what has no place goes through a tier."""
@@ -157,6 +160,7 @@ async def test_a_narrow_pause_lets_others_through(scope: dict[str, str]) -> None
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_a_held_record_leaves_its_place_after_half_a_minute() -> None:
     """It is a deferral then, not an attempt, and frees its key; it goes round until it is let go."""
     world = await Told.of(pause(tenant="acme"))
@@ -177,6 +181,7 @@ async def test_a_held_record_leaves_its_place_after_half_a_minute() -> None:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize("scope", [{}, {"tenant": "acme"}])
 async def test_a_held_job_ends_with_its_deadline(scope: dict[str, str]) -> None:
     """A pause does not stop the clock of a job that is in memory or comes out of a tier."""
@@ -244,6 +249,7 @@ async def _held(world: Told) -> Run:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize("place", [_waits, _defers, _runs, _queues, _stands_behind, _held])
 async def test_a_job_is_cancelled_wherever_it_is(place: Callable[[Told], Any]) -> None:
     """It ends at once by one failure event `cancelled`, is settled, and is not handled any more."""
@@ -286,6 +292,7 @@ async def test_a_cancelled_job_that_comes_later_is_refused_as_it_comes() -> None
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_a_handler_is_told_that_it_is_cancelled_and_cannot_refuse() -> None:
     """`ctx.cancelled()` turns true; one that swallows its cancellation and answers has answered for nothing."""
     world = await Told.of()

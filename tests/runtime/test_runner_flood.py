@@ -72,6 +72,7 @@ async def test_failures_are_no_flood() -> None:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_the_record_that_holds_the_frontier_is_named() -> None:
     """After a minute and each time that has doubled: where it stands, what it does, and how many are behind it."""
     world = await World.make()
@@ -94,6 +95,7 @@ async def test_the_record_that_holds_the_frontier_is_named() -> None:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("slow_fetches")
 async def test_what_a_tier_holds_is_not_late() -> None:
     """A record that waits for its tier holds nobody up, and is not named."""
     world = await World.make()

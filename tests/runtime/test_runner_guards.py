@@ -78,6 +78,7 @@ async def test_a_lookup_that_somebody_else_cancelled_is_a_retry() -> None:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize("answer", [None, [object()], ["no payload"]])
 async def test_a_handler_that_returns_nonsense_is_retried_and_dead_in_the_end(answer: Any) -> None:
     """What is no sequence of payloads is our bug: an unknown error, not a crash of the worker."""
@@ -96,6 +97,7 @@ async def test_a_handler_that_returns_nonsense_is_retried_and_dead_in_the_end(an
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_a_sink_that_returns_a_payload_ends_in_a_dead_letter() -> None:
     """There is nowhere to put it, and the dead letter says so."""
     world = await spent(output=None)

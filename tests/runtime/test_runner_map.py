@@ -29,6 +29,7 @@ async def behind_a_stuck_record(world: World) -> Script:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize("ending", ["kill", "stop", "rebalance"])
 async def test_what_is_settled_is_skipped_by_the_next_owner(ending: str) -> None:
     """After a kill, a stop or a rebalance the stuck record alone is handled again, and lag reaches 0."""

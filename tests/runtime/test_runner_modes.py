@@ -128,6 +128,7 @@ PLACE = RetryPolicy((10, 60), in_place=True)
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("slow_fetches")
 async def test_retry_in_place_keeps_the_order_of_a_key() -> None:
     """The key waits for its record through failures and long deferrals; all other keys go on; no tier sees a copy."""
     world = await World.make()
@@ -146,6 +147,7 @@ async def test_retry_in_place_keeps_the_order_of_a_key() -> None:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_retry_in_place_ends_in_the_dead_letters() -> None:
     """After the last try the record is a dead letter, with its tries told, and its key goes on."""
     world = await World.make()

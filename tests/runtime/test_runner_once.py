@@ -88,6 +88,7 @@ async def test_a_record_that_leads_to_nothing_is_committed() -> None:
     assert [offsets for _, offsets in run.consumer.commits if offsets] == []
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_every_end_goes_through_a_transaction() -> None:
     """Failure events, retry copies and dead letters are written with their offsets, and none is there twice."""
     world = await World.make()

@@ -27,6 +27,7 @@ def by_key(texts: list[str]) -> dict[str, list[int]]:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 @settings(max_examples=15)
 @given(
     keys=st.lists(st.integers(0, 5), min_size=1, max_size=60),
@@ -84,6 +85,7 @@ async def test_null_keys_ask_for_no_order() -> None:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_one_stuck_key_delays_only_itself() -> None:
     """While one record hangs, all other keys of its partition go on at full speed."""
     world = await World.make()
@@ -100,6 +102,7 @@ async def test_one_stuck_key_delays_only_itself() -> None:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_a_hot_key_that_fills_its_share_pauses_only_its_partition() -> None:
     """Behind a stuck key at most a quarter of the window piles up; other partitions never stop, and it heals."""
     world = await World.make(partitions=2)
@@ -122,6 +125,7 @@ async def test_a_hot_key_that_fills_its_share_pauses_only_its_partition() -> Non
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_a_jam_is_not_cleared_by_other_keys() -> None:
     """Records of other keys that are done do not let the partition of a stuck key flow again."""
     world = await World.make()

@@ -77,6 +77,7 @@ async def test_a_reject_names_its_cause() -> None:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize(
     "error, code, reason, exception",
     [
@@ -109,6 +110,7 @@ async def test_three_tries_ten_seconds_and_a_minute_then_a_dead_letter(
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_a_copy_in_a_tier_is_the_record_with_fresh_bookkeeping() -> None:
     """Key, value, headers and partition stay; the way back, the counts and the earliest time are added, once each."""
     world = await spent(Retry("later"), Retry("later"), value=Note(text="a"))

@@ -23,6 +23,7 @@ def commits_of(run: Run, name: Partition) -> list[int]:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_a_revoked_partition_is_committed_as_far_as_it_came() -> None:
     """At the moment of the revocation, without waiting for the next commit; the new owner begins exactly there."""
     world = await World.make(partitions=2)
@@ -98,6 +99,7 @@ async def test_an_acknowledgement_that_comes_after_the_revocation_commits_nothin
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_a_lost_partition_is_never_committed() -> None:
     """A worker that stood still has lost everything: it commits nothing, drops what it had, and starts anew."""
     world = await World.make(partitions=1)
@@ -137,6 +139,7 @@ async def test_a_worker_that_lost_everything_joins_again() -> None:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_a_deferred_record_that_leaves_is_forgotten_here_and_deferred_there() -> None:
     """A record that waits in place goes with its partition; only the new owner tries it again."""
     world = await World.make(partitions=2)
@@ -157,6 +160,7 @@ async def test_a_deferred_record_that_leaves_is_forgotten_here_and_deferred_ther
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_what_a_tier_holds_moves_with_its_partition_and_is_not_early() -> None:
     """Held records are dropped with their timer, and held again by the next owner, to the same moment."""
     world = await World.make()
@@ -181,6 +185,7 @@ async def test_what_a_tier_holds_moves_with_its_partition_and_is_not_early() -> 
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_what_a_tier_holds_is_moved_on_by_its_new_owner_only() -> None:
     """The timer of the old owner goes with the partition: a record that has to move on moves once."""
     world = await World.make()
@@ -224,6 +229,7 @@ async def test_pauses_are_made_again_after_an_assignment() -> None:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("slow_fetches")
 async def test_a_partition_that_arrives_at_a_full_feed_starts_paused() -> None:
     """A full window takes nothing more, from a new partition either; when it has room both flow."""
     world = await World.make(partitions=2)

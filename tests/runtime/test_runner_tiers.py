@@ -27,6 +27,7 @@ def virtual_loop() -> VirtualLoop:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_a_short_deferral_waits_in_place_and_keeps_the_order_of_its_key() -> None:
     """Up to 30 s: no copy, no attempt, no slot; others go on, the next of the key does not."""
     world = await World.make()
@@ -43,6 +44,7 @@ async def test_a_short_deferral_waits_in_place_and_keeps_the_order_of_its_key() 
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_deferrals_in_place_add_up() -> None:
     """Each deferral is counted, in place too, and none is an attempt."""
     world = await World.make()
@@ -68,6 +70,7 @@ async def test_a_deferral_until_a_time_that_has_passed_does_not_spin() -> None:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_at_most_a_quarter_of_the_window_waits_in_place() -> None:
     """What is more goes to the tiers, short as its wait may be."""
     world = await World.make()
@@ -123,6 +126,7 @@ async def test_a_deferral_of_hours_is_kept() -> None:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_many_waits_end_never_early_and_hardly_late() -> None:
     """Deferrals of all lengths at once, over several partitions: each tried again at its time, none before."""
     world = await World.make(partitions=3)
@@ -231,6 +235,7 @@ async def test_a_copy_from_a_clock_ahead_waits_its_delay_once() -> None:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_a_copy_that_lost_its_headers_is_handled_as_an_original() -> None:
     """Somebody copied a record into a tier by hand, without our headers: after the delay it has its first try."""
     world = await World.make()
@@ -273,6 +278,7 @@ async def test_a_tier_reaches_lag_zero() -> None:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_a_move_that_is_not_acknowledged_is_not_committed() -> None:
     """A record leaves its tier only when the broker has its copy in the next one."""
     world = await World.make()
@@ -289,6 +295,7 @@ async def test_a_move_that_is_not_acknowledged_is_not_committed() -> None:
 
 
 @pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
 async def test_a_million_microseconds_of_rounding_make_nothing_early() -> None:
     """Times with odd fractions survive the headers: a header's millisecond is rounded up."""
     world = await World.make()
