@@ -38,6 +38,11 @@ class Handover(Generic[T]):
         """Whether the loop, not the thread, has in hand what the jobs work with."""
         return not self._away
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the caller is the thread, and not on the loop."""
+        return threading.get_ident() == self._thread.ident
+
     def give(self, job: Callable[[], T | None]) -> None:
         """Hand a job over. Only when `home`."""
         self._away = True
@@ -55,7 +60,7 @@ class Handover(Generic[T]):
 
     def tell(self, call: Callable[[], object]) -> None:
         """Run `call` on the loop: at once where the caller is there, else as soon as the loop gets to it."""
-        if self._elsewhere():
+        if self.elsewhere:
             self._post(call)
         else:
             call()
@@ -65,7 +70,7 @@ class Handover(Generic[T]):
 
         Then it is never run.
         """
-        if not self._elsewhere():
+        if not self.elsewhere:
             return call()
         answer: Future[A] = Future()
         self._post(partial(_answer, answer, call))
@@ -78,9 +83,6 @@ class Handover(Generic[T]):
     def stop(self) -> None:
         """Let the thread end when its job is done. No job may follow."""
         self._jobs.put(None)
-
-    def _elsewhere(self) -> bool:
-        return threading.get_ident() == self._thread.ident
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
@@ -25,10 +26,18 @@ GLANCE_SECONDS = 0.2
 # How long the polling thread waits for the loop to hear of a revocation. While the loop is busy nothing moves anyway;
 # past this the partitions leave without a commit, and their next owner repeats.
 LISTEN_SECONDS = 1.0
+# How long a revocation waits for what runs, and how often it looks. Nothing is fetched meanwhile.
+FINISH_SECONDS = 0.2
+_LOOK_SECONDS = 0.005
 
 
 class Loop(Protocol):
     """The way to the event loop from wherever the client's callbacks run."""
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the caller is not on the loop, which so goes on while the caller waits."""
+        ...
 
     def tell(self, call: Callable[[], object]) -> None:
         """Run `call` on the loop."""
@@ -161,6 +170,8 @@ class Membership:
         names = self._drop(parts)
         if not names:
             return
+        if self._loop.elsewhere:
+            self._let_finish(names)
         self.introduce(client)  # a classic group has a new generation by now
         offsets = self._loop.ask(partial(self._release, names), LISTEN_SECONDS)
         if offsets is None:
@@ -223,6 +234,13 @@ class Membership:
         self.owned = self.owned - told
         self.gone.update(told)
         return sorted(told)
+
+    def _let_finish(self, names: Sequence[Partition]) -> None:
+        """Wait a moment for what runs for partitions that leave: else their next owner would do it again."""
+        end = time.monotonic() + FINISH_SECONDS
+        busy = partial(self._guarded, partial(self._rebalance.leaving, names))
+        while self._loop.ask(busy, LISTEN_SECONDS) and time.monotonic() < end:
+            time.sleep(_LOOK_SECONDS)
 
     def _release(self, names: Sequence[Partition]) -> dict[Partition, Commit]:
         offsets = self._forget(names)

@@ -62,10 +62,18 @@ class Producer(Protocol):
 
 
 class Rebalance(Protocol):
-    """How a consumer's owner hears of its partitions. All three are called on the event loop and MUST NOT block."""
+    """How a consumer's owner hears of its partitions. All are called on the event loop and MUST NOT block."""
 
     def assigned(self, partitions: Mapping[Partition, Commit | None]) -> None:
         """Partitions arrived, to be read from where the group stands; None: from the beginning."""
+        ...
+
+    def leaving(self, partitions: Sequence[Partition]) -> bool:
+        """Partitions will leave in a moment, and nothing more is to be begun for them; whether something runs for them
+        that might come to its end in that moment.
+
+        Asked again and again meanwhile, or not at all where the event loop has no time; `revoked` or `lost` follows.
+        """
         ...
 
     def revoked(self, partitions: Sequence[Partition]) -> Mapping[Partition, Commit]:

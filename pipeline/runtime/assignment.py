@@ -65,6 +65,18 @@ class Assignment:
             for reason in filter(None, (gate(name) for gate in self.gates)):
                 self.pause(part, reason)
 
+    def leaving(self, partitions: Sequence[Partition]) -> bool:
+        """Begin nothing more for partitions that leave in a moment; whether anything that runs for them needs it.
+
+        Costly calls do not, which are handed over, nor does what was committed early, which goes on in any case.
+        """
+        if self._early or self._follower is not None:
+            return False
+        parts = [part for part in map(self.parts.get, partitions) if part]
+        for part in parts:
+            part.leaving = True
+        return any(item.ending for part in parts for item in part.unsettled())
+
     def revoked(self, partitions: Sequence[Partition]) -> Mapping[Partition, Commit]:
         """Let partitions go and say how far they came. What still runs for them is stale from here on."""
         leaving = [part for part in map(self.parts.get, partitions) if part]

@@ -49,7 +49,7 @@ class Dispatch:
             item = self._pop()
             if item is None:
                 await self._sleep()
-            elif item.ours:
+            elif item.ours and not item.part.leaving:
                 self._wake_more()
                 return item
 

@@ -110,6 +110,10 @@ class GroupCommit:
         """Begin anew with each partition."""
         self._assignment.assigned(partitions)
 
+    def leaving(self, partitions: Sequence[Partition]) -> bool:
+        """Begin nothing more for partitions that leave in a moment."""
+        return self._assignment.leaving(partitions)
+
     def revoked(self, partitions: Sequence[Partition]) -> Mapping[Partition, Commit]:
         """Commit what is done, if that takes no longer than `RELEASE_SECONDS`, and let partitions go.
 

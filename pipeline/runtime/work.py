@@ -40,6 +40,7 @@ class Part:
 
     `early` commits come before the records are handled: those stay `uncommitted` until the broker has acknowledged it.
     From then on nobody else will ever handle them, so the work on them goes on even after the partition has gone.
+    Nothing is begun for a part that is `leaving`.
     """
 
     __slots__ = (
@@ -52,6 +53,7 @@ class Part:
         "held",
         "jammed",
         "keys",
+        "leaving",
         "name",
         "pauses",
         "tier",
@@ -66,6 +68,7 @@ class Part:
         self.feed = feed
         self.tier = tier
         self.alive = True
+        self.leaving = False
         self.answers: Answers[Item] | None = None
         self.frontier = Frontier(former.settled)
         self.keys: KeyQueues[Item] = KeyQueues()
@@ -141,6 +144,11 @@ class Item(Taken):
     def called_off(self) -> bool:
         """Whether its handler works for nothing."""
         return self.refusal is not None
+
+    @property
+    def ending(self) -> bool:
+        """Whether its handler runs, or what that has led to is not acknowledged yet."""
+        return self.task is not None or self.owed > 0
 
     @property
     def busy(self) -> bool:

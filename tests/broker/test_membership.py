@@ -85,11 +85,18 @@ class Owner:
     error: Exception | None = None
     heard: list[tuple[str, list[int]]] = field(default_factory=list)
     found: dict[Partition, Commit | None] = field(default_factory=dict)
+    looks: float = 0
 
     def assigned(self, partitions: Mapping[Partition, Commit | None]) -> None:
         """Hear of partitions."""
         self._hear("assigned", list(partitions))
         self.found.update(partitions)
+
+    def leaving(self, partitions: Sequence[Partition]) -> bool:
+        """Something runs for so many looks."""
+        self._hear("leaving", partitions)
+        self.looks -= 1
+        return self.looks >= 0
 
     def revoked(self, partitions: Sequence[Partition]) -> Mapping[Partition, Commit]:
         """Hear of their leaving."""
@@ -107,9 +114,10 @@ class Owner:
 
 
 class Here:
-    """A loop that is where the caller is; `deaf` it does not answer."""
+    """A loop that is where the caller is, unless it is `elsewhere`; `deaf` it does not answer."""
 
     deaf = False
+    elsewhere = False
 
     def tell(self, call: Callable[[], object]) -> None:
         """Call."""

@@ -114,6 +114,11 @@ class Owner:
         self.found.update(partitions)
         self.owned.update(partitions)
 
+    def leaving(self, partitions: Sequence[Partition]) -> bool:
+        """Nothing runs."""
+        assert asyncio.get_running_loop() is self.loop
+        return False
+
     def revoked(self, partitions: Sequence[Partition]) -> Mapping[Partition, Commit]:
         """Note what goes and say how far it came."""
         assert asyncio.get_running_loop() is self.loop

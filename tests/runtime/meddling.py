@@ -54,6 +54,7 @@ class Consumer:
     def __init__(self, broker: MemoryBroker, group: str, patience: float | None = None) -> None:
         self.group = group
         self.topics: tuple[str, ...] = ()
+        self.rebalance: Rebalance
         self.commits: list[tuple[float, dict[Partition, Commit]]] = []
         self.pauses: list[tuple[float, Partition, bool]] = []
         self.failure: BaseException | None = None
@@ -70,7 +71,7 @@ class Consumer:
         self._inner = broker.consumer(group, patience)
 
     def subscribe(self, topics: Sequence[str], rebalance: Rebalance) -> None:
-        self.topics = tuple(topics)
+        self.topics, self.rebalance = tuple(topics), rebalance
         self._inner.subscribe(topics, _Overheard(rebalance, self))
 
     async def fetch(self, limit: int, timeout: float) -> Sequence[Record]:
@@ -150,6 +151,9 @@ class _Overheard:
             consumer.resume(sorted(consumer.owned))
         consumer.owned.update(partitions)
         self._inner.assigned(partitions)
+
+    def leaving(self, partitions: Sequence[Partition]) -> bool:
+        return self._inner.leaving(partitions)
 
     def revoked(self, partitions: Sequence[Partition]) -> Mapping[Partition, Commit]:
         self._consumer.owned.difference_update(partitions)

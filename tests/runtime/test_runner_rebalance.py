@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -39,6 +40,35 @@ async def test_a_revoked_partition_is_committed_as_far_as_it_came() -> None:
     await world.until(lambda: world.at("t.in", 1) == 2)
     await world.stop()
     assert world.texts() == ["done!", "slow!"]
+
+
+@pytest.mark.virtual
+async def test_what_runs_for_a_partition_that_leaves_may_end_and_nothing_more_is_begun_for_it() -> None:
+    """While its consumer can wait: the call that ends in time is settled, and its next owner begins behind it."""
+    world = await World.make(partitions=2)
+    first = await world.start(Script(0.1), World.stage(concurrency=1), tiers=False)
+    await world.settle()
+    world.put("a", "b", key=None, partition=1)
+    await world.until(lambda: first.handler.texts)
+    leaving = [Partition("t.in", 1)]
+    assert first.consumer.rebalance.leaving(leaving)
+    await world.until(lambda: not first.consumer.rebalance.leaving(leaving))
+    second = await world.start(Script(), tiers=False)
+    await world.until(lambda: world.at("t.in", 1) == 2)
+    assert (first.handler.texts, second.handler.texts, world.texts()) == (["a"], ["b"], ["a!", "b!"])
+    await world.stop()
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("policy", [{"costly": True}, {"delivery": "at most once"}])
+async def test_nothing_is_waited_for_that_goes_on_without_its_partition(policy: dict[str, Any]) -> None:
+    """Costly calls are handed over; what was committed before it was begun is finished in any case."""
+    world = await World.make()
+    first = await world.start(Script(100.0), World.stage(**policy), tiers=False, reader=world.broker.reader())
+    world.put("a")
+    await world.until(lambda: first.handler.texts)
+    assert not first.consumer.rebalance.leaving([Partition("t.in", 0)])
+    await world.stop()
 
 
 @pytest.mark.virtual
