@@ -2,6 +2,8 @@
 
 Kafka keeps up to 4,095 characters beside each committed offset. A broker or another client may hand back anything
 there, so what does not read as ours, whole, is refused (`Unreadable`) and never guessed at: a wrong map loses records.
+What reads is believed: of a log whose end was cut off and written anew (an unclean election) it would name other
+records than it meant, as the committed offset itself does.
 
 Text: `lep1:`, one letter for the packing (`r` raw, `z` deflate), and base 85 (RFC 1924) of a CRC-32 and the body. The
 body is unsigned LEB128 numbers: settled offsets, handed-over offsets, until when those are waited for, where the

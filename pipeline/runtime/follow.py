@@ -40,6 +40,9 @@ MARGIN_SECONDS = 1.0
 TICK_SECONDS = 0.5
 STALL_SECONDS = 2.0
 """A process that stood still for longer may have lost its partitions: others may have answered since it last read."""
+MISSED_SECONDS = 8.0
+"""A process that stood still for longer may have been put out of its group. That is below the session timeouts that
+groups usually have (10 s, 45 s); with a shorter one a copy too many is found to be answered when it is due."""
 LONGEST_CALL = 3_600.0
 """The longest that a call of a former owner may take, in seconds: its time may have been set longer than ours."""
 SETTLE_SECONDS = 5.0
@@ -354,7 +357,7 @@ class Follower:
         stood, self._turned = now - self._turned, now
         if stood <= STALL_SECONDS:
             return
-        for item in self._away:
+        for item in self._away if stood > MISSED_SECONDS else ():
             # Its next owner may have given it up: an answer is still worth writing, and a copy one try too many.
             item.fate = "lost"
         if not self._parts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import itertools
+import random
 import struct
 import zlib
 
@@ -133,11 +134,25 @@ def test_a_damaged_map_is_never_believed(data: st.DataObject, cut: int) -> None:
             assert read(1_000, damaged) == (NOTHING if not damaged else progress)
 
 
-@given(st.text(max_size=100) | st.binary(max_size=100).map(packed))
+@given(st.text(max_size=100) | st.binary(max_size=100).map(packed) | st.binary(max_size=100).map(zipped))
 def test_any_text_is_read_or_refused(text: str) -> None:
-    """Nothing else happens, whatever the broker hands back."""
+    """Nothing else happens, whatever the broker hands back, and what is read has bounds."""
     with contextlib.suppress(Unreadable):
-        read(0, text)
+        found = read(0, text)
+        assert all(one.stop <= 2**32 for one in found.settled)
+        assert len(found.handed) <= 65_536
+        assert set(found.owners) <= set(found.handed)
+
+
+@pytest.mark.parametrize("pattern", [b"\x55", b"\x01", b"\xff"])
+def test_what_unpacks_to_much_is_bounded(pattern: bytes) -> None:
+    """The most that few characters can say: a bitset as long as one may be, and as many runs as a body holds."""
+    bits = zipped(b"\x01\x80\x20" + pattern * 4_096 + bytes(4))
+    assert len(bits) < 200
+    assert 1 <= len(read(0, bits).settled) <= 16_384
+    runs = zipped(b"\x00\x80\xe0\x01" + b"\x01\x01" * 28_672 + bytes(4))
+    assert len(runs) < 200
+    assert len(read(0, runs).settled) == 28_672
 
 
 @settings(max_examples=20)
@@ -169,3 +184,19 @@ def test_a_stuck_record_costs_next_to_nothing() -> None:
     """A million records behind one that is stuck are a map of a few characters, so nothing has to wait for it."""
     assert not could_overflow(1_000_000, 1)
     assert len(spell(5, Progress((range(6, 1_000_006),)))) < 40
+
+
+@settings(max_examples=10)
+@given(st.integers(1, 300), st.integers(1, 300), st.randoms(use_true_random=False))
+def test_calls_that_are_handed_over_find_room(owed: int, running: int, random: random.Random) -> None:
+    """Where `could_overflow` says no, whose they are is kept whole, too, however it is mixed."""
+    frontier, span = 10_000_000, 2_000_000
+    if could_overflow(span, owed + running, running):
+        return
+    places = sorted(random.sample(range(frontier, frontier + span), owed + running))
+    ranges = tuple(range(one + 1, two) for one, two in itertools.pairwise(places) if one + 1 < two)
+    handed = tuple(sorted(random.sample(places, running)))
+    owners = {offset: random.choice([7, 2**31, 2**32 - 1]) for offset in handed}
+    followed = {mark(f"topic-{number}"): 2**40 for number in range(6)}
+    progress = Progress(ranges, handed, 2**31, followed, owners)
+    assert read(places[0], spell(places[0], progress)) == progress
