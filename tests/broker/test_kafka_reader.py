@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from confluent_kafka import Producer
 
+from pipeline.broker import kafka_reader
 from pipeline.broker.config import KafkaConfig
 from pipeline.broker.kafka import KafkaReader, open_producer, open_reader
 from pipeline.broker.topics import TopicSpec
@@ -26,8 +27,9 @@ async def test_refused_configuration() -> None:
         KafkaReader(KafkaConfig({"bootstrap.servers": "127.0.0.1:1", "no.such.thing": "1"}), "r")
 
 
-async def test_no_broker_at_all(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_no_broker_at_all(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a broker a reader waits and says what for; fetches return empty, and closing ends all waiting."""
+    monkeypatch.setattr(kafka_reader, "LOOKUP_SECONDS", 0.1)
     async with asyncio.timeout(20), open_reader(NOWHERE, "its answers") as reader:
         asked = asyncio.create_task(reader.ends([Partition("t", 0)]))
         reader.follow(Partition("t", 0), 0)

@@ -14,11 +14,12 @@ from pipeline.core.job import LANES, Job
 from pipeline.core.payloads import JobPayload, Payload, Request
 from pipeline.core.record import Header, Headers, Position, Record
 from pipeline.core.trace import Trace
+from tests.examples import at_most
 
 NOW = 1_800_000_000.0
 """The time of most tests, in seconds since the epoch."""
 
-few = settings(max_examples=25)
+few = settings(max_examples=at_most(25))
 """For tests whose input is large, and slow to draw: many runs make up for few examples."""
 
 KNOWN = (

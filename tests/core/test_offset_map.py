@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.offset_map import MAX_CHARACTERS, NOTHING, Progress, Unreadable, could_overflow, mark, read, spell
+from tests.examples import at_most
 
 FRONTIERS = st.integers(0, 2**50)
 
@@ -155,7 +156,7 @@ def test_what_unpacks_to_much_is_bounded(pattern: bytes) -> None:
     assert len(read(0, runs).settled) == 28_672
 
 
-@settings(max_examples=20)
+@settings(max_examples=at_most(20))
 @given(st.integers(0, 40_000), st.integers(1, 700), st.randoms(use_true_random=False))
 def test_what_could_not_overflow_does_not(span: int, owed: int, random: object) -> None:
     """While `could_overflow` says no, no way of settling what is owed makes a map too long to be kept whole."""

@@ -17,6 +17,7 @@ from standardwebhooks.webhooks import Webhook
 from pipeline.core.errors import ConfigurationError
 from pipeline.devkit.listen import PortInUse
 from pipeline.devkit.receiver import HookFailure, Receiver, ReceiverConfig, new_secret, next_failure, receiver
+from tests.examples import at_most
 
 pytestmark = pytest.mark.local
 
@@ -233,7 +234,7 @@ def test_a_secret_is_new_and_hidden() -> None:
     assert _SECRET not in repr(ReceiverConfig(_SECRET))
 
 
-@settings(max_examples=40)
+@settings(max_examples=at_most(40))
 @given(
     orders=st.lists(
         st.builds(

@@ -20,6 +20,7 @@ from pipeline.devkit.simulator_answer import (
     write_answer,
 )
 from pipeline.devkit.simulator_prompt import Passage, Prompt
+from tests.examples import at_most
 
 _RETURNS = Passage(1, "Returns are free of charge. Goods may be returned within 30 days. The office is in Ghent.")
 _LOCKERS = Passage(2, "Lockers are green. A locker stays open for two minutes.")
@@ -107,7 +108,7 @@ def test_sentences_end_at_stops_and_lines() -> None:
     ]
 
 
-@settings(max_examples=40)
+@settings(max_examples=at_most(40))
 @given(text=st.text(), limit=st.integers(1, 20))
 def test_a_truncated_text_is_within_its_limit(text: str, limit: int) -> None:
     """Truncating keeps a prefix of at most `limit` tokens, all of it when it fits, and tells which."""
@@ -117,7 +118,7 @@ def test_a_truncated_text_is_within_its_limit(text: str, limit: int) -> None:
     assert cut == (kept != text)
 
 
-@settings(max_examples=40)
+@settings(max_examples=at_most(40))
 @given(
     question=st.text(alphabet="abcd .?", max_size=30),
     texts=st.lists(st.text(alphabet="abcd .?!\n", max_size=60), max_size=4),

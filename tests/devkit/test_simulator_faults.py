@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from pipeline.devkit.simulator_config import chance
 from pipeline.devkit.simulator_faults import Fault, FaultKind, FaultPlan, RetryAfterForm, error_of, retry_after_headers
+from tests.examples import at_most
 
 _NOW = datetime(2027, 3, 1, 12, 0, 0, 250_000, UTC)
 _FAULTS = st.builds(
@@ -66,7 +67,7 @@ def test_a_probability_strikes_about_its_share_and_always_the_same_calls() -> No
     assert 250 < runs[0].count("empty") < 350
 
 
-@settings(max_examples=40)
+@settings(max_examples=at_most(40))
 @given(faults=st.lists(_FAULTS, max_size=4), questions=st.lists(st.sampled_from(["a", "b", "ab", "c"]), max_size=20))
 def test_strikes_are_bounded_and_repeatable(faults: list[Fault], questions: list[str]) -> None:
     """No fault strikes more often than told, or where it does not match, and a run can be repeated."""
@@ -82,7 +83,7 @@ def test_strikes_are_bounded_and_repeatable(faults: list[Fault], questions: list
     assert sum(state.struck for state in plan.states) == sum(fault is not None for fault in struck)
 
 
-@settings(max_examples=40)
+@settings(max_examples=at_most(40))
 @given(seed=st.integers(), turn=st.integers(0))
 def test_chance_is_in_its_bounds(seed: int, turn: int) -> None:
     """A chance is at least 0 and below 1."""
@@ -103,7 +104,7 @@ def test_retry_after_has_three_forms(form: RetryAfterForm, headers: dict[str, st
     assert retry_after_headers(fault, _NOW) == headers
 
 
-@settings(max_examples=40)
+@settings(max_examples=at_most(40))
 @given(seconds=st.floats(-1e18, 1e18))
 def test_any_time_can_be_written_as_a_date(seconds: float) -> None:
     """Even absurd times give a date, and a possible one is at most a second late."""

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from pipeline.devkit.simulator_journal import Asked, Journal, RunningCall, overlapping_keys, share_of_time
 from pipeline.devkit.simulator_wire import Usage
+from tests.examples import at_most
 
 _OK = (200, "ok", Usage(3, 4))
 
@@ -97,7 +98,7 @@ def test_the_share_of_time_at_a_level_ends_with_the_last_start() -> None:
     assert share_of_time((), 1) == 0.0
 
 
-@settings(max_examples=40)
+@settings(max_examples=at_most(40))
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from("abc"), st.floats(0, 2)), max_size=40))
 def test_counts_always_agree(steps: list[tuple[bool, str, float]]) -> None:
     """Whatever starts and ends, the counts in the events follow each other by one and every call is noted once."""

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.devkit.simulator_prompt import Passage, Prompt, parse_prompt, render_prompt
+from tests.examples import at_most
 
 # Texts that try to break out of their delimiters are the ones that matter.
 _HOSTILE = st.sampled_from(
@@ -13,7 +14,7 @@ _TEXT = st.lists(st.one_of(_HOSTILE, st.text(max_size=8)), max_size=6).map(lambd
 _PASSAGES = st.lists(st.tuples(_TEXT, _TEXT, st.integers(0, 99), st.integers(0, 99)), max_size=4)
 
 
-@settings(max_examples=40)
+@settings(max_examples=at_most(40))
 @given(question=_TEXT, passages=_PASSAGES)
 def test_what_is_rendered_is_read_back(question: str, passages: list[tuple[str, str, int, int]]) -> None:
     """No text of a passage, of a document's name or of a question can break the delimiters around it."""
@@ -63,7 +64,7 @@ def test_attributes_that_are_missing_or_no_numbers_have_defaults() -> None:
     assert parse_prompt(text) == Prompt("Q", (Passage(1, "A."), Passage(2, "B.")))
 
 
-@settings(max_examples=40)
+@settings(max_examples=at_most(40))
 @given(st.text())
 def test_any_text_is_read(text: str) -> None:
     """Reading a prompt never fails."""

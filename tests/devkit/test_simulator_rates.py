@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.devkit.simulator_rates import Rates, duration
+from tests.examples import at_most
 
 _STEPS = st.lists(st.tuples(st.integers(0, 500), st.floats(-5, 90)), max_size=20)
 
 
-@settings(max_examples=40)
+@settings(max_examples=at_most(40))
 @given(requests=st.integers(1, 100), limit=st.integers(1, 1000), steps=_STEPS)
 def test_a_bucket_never_gives_more_than_it_has(requests: int, limit: int, steps: list[tuple[int, float]]) -> None:
     """Over any time, what is granted is at most one full allowance plus what flowed in; levels stay in their bounds."""
@@ -28,7 +29,7 @@ def test_a_bucket_never_gives_more_than_it_has(requests: int, limit: int, steps:
     assert granted <= requests * (1 + latest / 60) + 1e-6
 
 
-@settings(max_examples=40)
+@settings(max_examples=at_most(40))
 @given(limit=st.integers(1, 1000), first=st.integers(0, 1000), then=st.integers(0, 1000))
 def test_after_the_wait_that_was_named_there_is_room(limit: int, first: int, then: int) -> None:
     """Who waits as long as told is served."""
@@ -68,7 +69,7 @@ def test_durations_look_like_the_providers(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-@settings(max_examples=40)
+@settings(max_examples=at_most(40))
 @given(st.floats(0, 10**6))
 def test_a_duration_reads_back_as_no_less(seconds: float) -> None:
     """A client that reads the duration never comes too early, and at most a millisecond too late."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pipeline.devkit.simulator_prompt import Prompt
 from pipeline.devkit.simulator_request import ChatRequest, RequestRefused, input_hash, parse_request
 from pipeline.devkit.simulator_wire import ApiError
+from tests.examples import at_most
 
 _ASK = {"role": "user", "content": "Why?"}
 _BODY: dict[str, Any] = {"model": "m", "messages": [_ASK]}
@@ -120,7 +121,7 @@ _JSON = st.recursive(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=at_most(40))
 @given(
     st.dictionaries(
         st.sampled_from(["messages", "max_tokens", "stream", "stream_options", "response_format", "metadata", "user"]),

@@ -14,6 +14,7 @@ from pipeline.core.record import Partition, Record
 from pipeline.runtime.dispatch import Dispatch
 from pipeline.runtime.window import limits_for
 from pipeline.runtime.work import Feed, Item, Part
+from tests.examples import at_most
 
 
 class Bench:
@@ -71,7 +72,7 @@ async def test_an_urgent_record_is_next_however_long_the_other_line_is() -> None
 
 
 @pytest.mark.virtual
-@settings(max_examples=30)
+@settings(max_examples=at_most(30))
 @given(
     weights=st.lists(st.integers(1, 8), min_size=2, max_size=4),
     arrivals=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 9)), min_size=1, max_size=30),
@@ -149,7 +150,7 @@ async def test_a_wake_up_is_handed_on_by_a_worker_that_dies() -> None:
 
 
 @pytest.mark.virtual
-@settings(max_examples=30)
+@settings(max_examples=at_most(30))
 @given(st.data())
 async def test_no_wake_up_is_lost_whoever_dies_when(data: st.DataObject) -> None:
     """For any order of arrivals, deaths and turns of the loop, one worker left alive is enough to take everything."""

@@ -18,6 +18,7 @@ from pipeline.core.errors import Defer, Fail, Retry
 from pipeline.core.stage import Stage
 from pipeline.devkit.clock import wall
 from pipeline.runtime import follow, runner
+from tests.examples import at_most
 from tests.runtime.following import Reader, costly
 from tests.runtime.world import Run, Script, World, header
 
@@ -132,7 +133,7 @@ def _rare_looks() -> Iterator[None]:
 
 
 @pytest.mark.virtual
-@settings(max_examples=40)
+@settings(max_examples=at_most(40))
 @given(actions=actions, outcomes=outcomes, acknowledge=st.sampled_from([0.0, 0.5]), repeats=st.booleans())
 async def test_calls_are_answers_and_what_was_cut(
     actions: list[tuple[float, str]], outcomes: dict[str, list[str]], acknowledge: float, repeats: bool

@@ -17,6 +17,7 @@ from pipeline.runtime.intake import JAMMED, Intake
 from pipeline.runtime.plan import plan
 from pipeline.runtime.window import Window, WindowLimits
 from pipeline.runtime.work import Item
+from tests.examples import at_most
 from tests.runtime.world import Script, World
 
 PARTS = (Partition("t.in", 0), Partition("t.in", 1))
@@ -119,7 +120,7 @@ class IntakeMachine(RuleBasedStateMachine):
 
 
 TestIntakeMachine = IntakeMachine.TestCase
-TestIntakeMachine.settings = settings(max_examples=25, stateful_step_count=30)
+TestIntakeMachine.settings = settings(max_examples=at_most(25), stateful_step_count=30)
 
 
 @pytest.mark.virtual

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pipeline.runtime.keys import KeyQueues
+from tests.examples import at_most
 
 
 def test_the_first_of_a_key_goes_at_once_and_the_next_waits() -> None:
@@ -89,4 +90,4 @@ class KeyQueuesMachine(RuleBasedStateMachine):
 
 
 TestKeyQueuesMachine = KeyQueuesMachine.TestCase
-TestKeyQueuesMachine.settings = settings(max_examples=25, stateful_step_count=40)
+TestKeyQueuesMachine.settings = settings(max_examples=at_most(25), stateful_step_count=40)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from pipeline.runtime.offsets import Frontier, Taken
+from tests.examples import at_most
 
 
 def taken(frontier: Frontier, *offsets: int) -> list[Taken]:
@@ -200,4 +201,4 @@ class FrontierMachine(RuleBasedStateMachine):
 
 
 TestFrontierMachine = FrontierMachine.TestCase
-TestFrontierMachine.settings = settings(max_examples=25, stateful_step_count=40)
+TestFrontierMachine.settings = settings(max_examples=at_most(25), stateful_step_count=40)

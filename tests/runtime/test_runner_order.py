@@ -13,6 +13,7 @@ from pipeline.core.record import Partition, Record
 from pipeline.devkit.clock import wall
 from pipeline.runtime.runner import FETCH_RECORDS
 from pipeline.runtime.window import limits_for
+from tests.examples import at_most
 from tests.runtime.meddling import Bottomless
 from tests.runtime.world import IN, LANED, Note, Script, World
 
@@ -28,7 +29,7 @@ def by_key(texts: list[str]) -> dict[str, list[int]]:
 
 @pytest.mark.virtual
 @pytest.mark.usefixtures("unhurried")
-@settings(max_examples=15)
+@settings(max_examples=at_most(15))
 @given(
     keys=st.lists(st.integers(0, 5), min_size=1, max_size=60),
     times=st.lists(st.floats(0, 3), min_size=7, max_size=7),

@@ -15,6 +15,7 @@ from pipeline.core.errors import Defer, Retry
 from pipeline.core.record import Partition
 from pipeline.devkit.clock import EPOCH
 from pipeline.runtime.window import limits_for
+from tests.examples import at_most
 from tests.runtime.world import Run, Script, World, header, ids
 
 
@@ -323,7 +324,7 @@ actions = st.lists(
 
 
 @pytest.mark.virtual
-@settings(max_examples=15)
+@settings(max_examples=at_most(15))
 @given(actions=actions, times=st.lists(st.floats(0, 2), min_size=5, max_size=5), delay=st.floats(0, 1))
 async def test_whoever_comes_and_goes_every_record_is_answered_in_order(
     actions: list[tuple[float, str]], times: list[float], delay: float

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.devkit.clock import VirtualLoop, wall
 from pipeline.runtime.waiting import WaitingRoom
+from tests.examples import at_most
 
 
 def loop() -> VirtualLoop:
@@ -112,7 +113,7 @@ async def test_who_is_forgotten_is_not_called() -> None:
 
 
 @pytest.mark.virtual
-@settings(max_examples=50)
+@settings(max_examples=at_most(50))
 @given(
     waits=st.lists(st.floats(0, 1_000), min_size=1, max_size=8),
     jumps=st.lists(st.tuples(st.floats(0, 200), st.floats(-500, 500)), max_size=8),
