@@ -23,7 +23,7 @@ from tests.runtime.following import Reader, costly
 from tests.runtime.world import Run, Script, World, header
 
 PARTITIONS, RECORDS = 2, 14
-CALL = 2.0
+CALL, STALL, FETCH = 2.0, 4.0, 1.0
 
 
 @dataclass
@@ -42,6 +42,7 @@ class Ledger:
     outcomes: dict[str, list[str]]
     calls: dict[str, list[Paid]] = field(default_factory=lambda: defaultdict(list))
     cuts: list[tuple[float, float]] = field(default_factory=list)
+    stalls: dict[int, float] = field(default_factory=dict)
 
     def handler(self) -> Script:
         """A handler that plays the outcomes of each record, whichever worker it runs in."""
@@ -88,8 +89,11 @@ async def act(world: World, ledger: Ledger, what: str, stage: Stage) -> None:
     elif what in {"kill", "mute"}:
         await kill(ledger, living[-1])
     else:
-        ledger.cuts.append((wall(), wall() + 4.5 + CALL))
-        living[0].consumer.stall = 4.0
+        # It begins with the next fetch, which may be behind another stall, and ends when the one after has heard.
+        began = max(wall(), ledger.stalls.get(id(living[0]), 0.0))
+        ledger.stalls[id(living[0])] = began + STALL + 2 * FETCH
+        ledger.cuts.append((wall(), began + STALL + 2 * FETCH + CALL))
+        living[0].consumer.stall = STALL
 
 
 def all_answered(world: World) -> bool:
@@ -127,7 +131,7 @@ def _rare_looks() -> Iterator[None]:
     Whatever happens wakes them all the same, and later commits leave more to be found in the answers.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "FETCH_SECONDS", 1.0)
+        patch.setattr(runner, "FETCH_SECONDS", FETCH)
         patch.setattr(follow, "FETCH_SECONDS", 5.0)
         yield
 
