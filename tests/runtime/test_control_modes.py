@@ -20,6 +20,8 @@ from tests.runtime.following import Reader
 from tests.runtime.test_runner_control import Told, cancel, codes, of, pause
 from tests.runtime.world import Run, Script, World
 
+pytestmark = pytest.mark.usefixtures("unhurried")
+
 SECOND = Partition("t.in", 1)
 
 MODES: dict[str, dict[str, Any]] = {

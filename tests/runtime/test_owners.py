@@ -17,6 +17,8 @@ from tests.runtime.following import Reader, calls, costly, progress
 from tests.runtime.test_handover_calls import SECOND, two
 from tests.runtime.world import Script, World
 
+pytestmark = pytest.mark.usefixtures("unhurried")
+
 SESSION = 10.0
 
 
