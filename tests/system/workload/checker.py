@@ -237,14 +237,17 @@ def _commits(history: History, known: Fates) -> Iterator[Violation]:
     """Look for commits that were ahead of the settlement, or went back.
 
     What lies below a committed offset, or in the offset map beside it, was settled before it was committed; so its
-    result stands before the end that its partition had a moment later.
+    result stands before the end that its partition had a moment later. A stage that promises at most once commits
+    before it begins, and takes back what it has not begun when its partition leaves.
     """
+    early = history.variant.promise == "at most once"
     passed: dict[Partition, int] = {}
     log = _taken(known)
     for sample in history.samples:
         for part, (offset, metadata) in sample.committed.items():
             before = passed.get(part, 0)
-            if offset < before:
+            back = [(record, fate) for record, fate in log.get(part, ()) if offset <= record.offset < before]
+            if offset < before and not (early and not any(_settled(*one, sample.ends) for one in back)):
                 text = f"{part.topic}/{part.number} was committed at {before}, and {sample.at:.1f} s in at {offset}"
                 yield Violation("rewound", text)
             try:
@@ -252,7 +255,7 @@ def _commits(history: History, known: Fates) -> Iterator[Violation]:
             except Unreadable as error:
                 beyond = ()
                 yield Violation("metadata", f"{part.topic}/{part.number}, {sample.at:.1f} s in: {error}")
-            if history.variant.promise != "at most once":
+            if not early:
                 told = (range(before, offset), *beyond)
                 for record, fate in log.get(part, ()):
                     if any(record.offset in some for some in told) and not _settled(record, fate, sample.ends):

@@ -281,6 +281,17 @@ def test_at_most_once_commits_first() -> None:
     assert [] == forge.kinds()
 
 
+def test_at_most_once_takes_back_what_it_has_not_begun() -> None:
+    """Its commit may go back when a partition leaves, but never below what has a result: that would come twice."""
+    forge = Forge(Variant("work", promise="at most once"))
+    forge.right(A)
+    forge.sample(committed=1, ends=0)
+    forge.sample(committed=0, ends=0)
+    assert [] == forge.kinds()
+    forge.sample(committed=0, ends=1)
+    assert [("rewound", None)] == forge.kinds()
+
+
 def test_a_commit_that_goes_back_is_found() -> None:
     """A group never stands below where it stood: somebody committed for a partition that was not his."""
     forge = Forge()
