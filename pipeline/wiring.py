@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
-from typing import Any, get_type_hints
+from typing import Any, Protocol, get_type_hints
 from uuid import uuid4
 
 from prometheus_client import REGISTRY
@@ -330,12 +330,24 @@ async def create_topics(configured: Configured, admin: Admin) -> Mapping[str, st
     )
 
 
-async def grow_topics(configured: Configured, admin: Admin, partitions: int) -> AsyncIterator[tuple[str, int]]:
+class Grows(Protocol):
+    """What of the admin client growing takes; the broker in memory has it as well."""
+
+    async def partitions(self, topics: Sequence[str], /) -> Mapping[str, int]:
+        """Count the partitions of those topics that exist."""
+        ...
+
+    async def grow_topic(self, topic: str, partitions: int, /) -> None:
+        """Raise the number of a topic's partitions."""
+        ...
+
+
+async def grow_topics(prefix: str, admin: Grows, partitions: int) -> AsyncIterator[tuple[str, int]]:
     """Raise the partition count of the chain's topics, from its end to its beginning; yields each with its old count.
 
     Raises ConfigurationError where one is missing, or has more than that: partitions cannot be taken away.
     """
-    order = topology.growth_order(configured.settings.topic_prefix)
+    order = topology.growth_order(prefix)
     found = await admin.partitions(order)
     missing = [name for name in order if name not in found]
     if missing:

@@ -19,7 +19,7 @@ from pipeline.broker.memory_clients import MemoryConsumer, MemoryProducer
 from pipeline.broker.memory_group import Group
 from pipeline.broker.memory_log import Log
 from pipeline.broker.memory_reader import MemoryReader
-from pipeline.broker.memory_transactions import Coordinator, MemoryTransactions
+from pipeline.broker.memory_transactions import Cluster, Coordinator, MemoryTransactions
 from pipeline.broker.topics import MAX_MESSAGE_BYTES, Creation, TopicSpec, TopicState
 from pipeline.broker.verdicts import NotDelivered
 from pipeline.core.ports import Clock, RecordTooLarge
@@ -81,9 +81,9 @@ class MemoryBroker:
         self._readers.append(reader)
         return reader
 
-    def transactions(self, group: str, transactional_id: str) -> MemoryTransactions:
-        """A transactional producer for the offsets of `group`."""
-        return MemoryTransactions(self, self._coordinator, group, transactional_id)
+    def transactions(self, group: str, transactional_id: str, through: Cluster | None = None) -> MemoryTransactions:
+        """A transactional producer for the offsets of `group`, which reaches this broker `through` what is given."""
+        return MemoryTransactions(through or self, self._coordinator, self.group(group), transactional_id)
 
     def kill(self, consumer: MemoryConsumer) -> None:
         """End a consumer as `kill -9` does: nothing is committed and nobody told. The group misses it after a while."""
@@ -223,8 +223,8 @@ class MemoryBroker:
 
     async def end_offsets(self, topics: Iterable[str]) -> Mapping[Partition, int]:
         """Return the next offset to be written of every partition of those topics that exist."""
-        wanted = set(topics)
-        return {name: self.range(name)[1] for name in self._partitions() if name.topic in wanted}
+        kept = ((name, self._topics[name].logs) for name in dict.fromkeys(topics) if name in self._topics)
+        return {Partition(name, number): log.high for name, logs in kept for number, log in enumerate(logs)}
 
     async def written_since(self, topics: Iterable[str], timestamp_ms: int) -> int:
         """Count the records of those topics from the first one that was written at or after `timestamp_ms`."""

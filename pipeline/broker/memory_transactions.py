@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextvars import Context
 from typing import Literal, Protocol
 
 from pipeline.broker.memory_group import Group
@@ -46,10 +47,6 @@ class Cluster(Protocol):
         """Write the markers."""
         ...
 
-    def group(self, name: str) -> Group:
-        """Return a group."""
-        ...
-
 
 class Open:
     """One open transaction, as the broker knows it."""
@@ -60,12 +57,20 @@ class Open:
         self.offsets: Mapping[Partition, Commit] = {}
         self._cluster = cluster
         self._group = group
+        self._timer: asyncio.TimerHandle | None = None
+
+    def expire(self, seconds: float) -> None:
+        """Abort it after a time. In a context of its own: the broker waits, whatever becomes of who has begun it."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(seconds, lambda: self.end(committed=False), context=Context())
 
     def end(self, *, committed: bool) -> None:
         """Commit or abort it, the first time this is called."""
         if self.over:
             return
         self.over = True
+        if self._timer is not None:
+            self._timer.cancel()
         self._cluster.end(self, committed=committed)
         self._group.end(self, self.offsets if committed else {})
 
@@ -96,13 +101,13 @@ class Coordinator:
 class MemoryTransactions:
     """Writes, promises the offsets, commits; each takes the broker's `transact` seconds. `faults` befall what comes."""
 
-    def __init__(self, cluster: Cluster, coordinator: Coordinator, group: str, transactional_id: str) -> None:
+    def __init__(self, cluster: Cluster, coordinator: Coordinator, group: Group, transactional_id: str) -> None:
         """Begin; the id is claimed with the first batch, as a client does that has just connected."""
         self.faults: deque[Fault | None] = deque()
         self.dead = False
         self._cluster = cluster
         self._coordinator = coordinator
-        self._group = cluster.group(group)
+        self._group = group
         self._id = transactional_id
         self._epoch: int | None = None
         self._batch = Batch((), {}, b"")
@@ -134,7 +139,6 @@ class MemoryTransactions:
         self.dead = True
         if self._timer is not None:
             self._timer.cancel()
-        asyncio.get_running_loop().call_later(self._cluster.times.abandon, lambda: self._open.end(committed=False))
 
     # -------------------------------------------------------------- steps
 
@@ -159,6 +163,7 @@ class MemoryTransactions:
             self._epoch = None  # a client that is fenced is replaced
             self._end(NotCommitted("fenced by a newer producer of the same id"))
             return
+        self._open.expire(self._cluster.times.abandon)
         refused: dict[int, Exception] = {}
         for index, record in enumerate(self._batch.records):
             try:

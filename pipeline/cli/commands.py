@@ -83,7 +83,7 @@ async def topics_create(configured: Configured) -> None:
 async def topics_grow(configured: Configured, partitions: int) -> None:
     """Grow the topics and say so, one by one."""
     async with wiring.opened_admin(configured, say) as admin:
-        async for name, before in wiring.grow_topics(configured, admin, partitions):
+        async for name, before in wiring.grow_topics(configured.settings.topic_prefix, admin, partitions):
             change = "present " if before == partitions else f"{before} to {partitions}"
             OUT.print(f"{change}  {name}", highlight=False)
     OUT.print(f"set PIPELINE_PARTITIONS={partitions}: it is what `topics check` goes by", highlight=False)

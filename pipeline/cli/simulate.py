@@ -32,8 +32,8 @@ def simulate(seeds: Sequence[int], *, as_json: bool) -> int:
 def _tell(one: Finding) -> None:
     OUT.print(f"[bold red]seed {one.seed}:[/] {escape(one.rule)}: {escape(one.text)}", highlight=False, soft_wrap=True)
     OUT.print(f"It takes these {len(one.faults)} faults (found in {one.runs} more runs):", highlight=False)
-    for fault in one.faults:
-        OUT.print(f"  {escape(str(fault))}", highlight=False, soft_wrap=True)
+    for part in (*one.variants, *one.faults):
+        OUT.print(f"  {escape(str(part))}", highlight=False, soft_wrap=True)
     OUT.print("What happened to the record concerned, and to the processes:", highlight=False)
     for line in one.history[-LAST_LINES:]:
         OUT.print(f"  {line.at:9.3f} s  {escape(f'{line.who:20} {line.text}')}", highlight=False, soft_wrap=True)

@@ -172,3 +172,18 @@ async def test_killed_fetch_never_returns() -> None:
     assert not consumer.connected()
     await consumer.close({Partition("t", 0): Commit(0)})
     assert await broker.committed("g", ["t"]) == {}
+
+
+@pytest.mark.virtual
+async def test_a_transaction_of_which_nothing_is_heard_is_aborted() -> None:
+    """Its producer, which stood still meanwhile, is fenced when it goes on."""
+    broker = MemoryBroker(wall, MemoryTimes(transact=6.0, abandon=10.0))
+    await broker.create_topics([TopicSpec("t", 1)])
+    member = broker.consumer("g")
+    member.subscribe(["t"], Owner())
+    await member.fetch(1, 0.0)
+    ended: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+    batch = Batch([Outgoing("t", b"k", b"v")], {Partition("t", 0): Commit(0)}, member.membership() or b"")
+    broker.transactions("g", "id").begin(batch, ended.set_result)
+    assert "fenced" in str(await ended)
+    assert (broker.records("t"), broker.group("g").committed) == ([], {})

@@ -13,8 +13,9 @@ from pipeline.core.record import Outgoing
 from pipeline.core.stage import Stage, Topic
 from pipeline.devkit.clock import wall
 from pipeline.devkit.crash.chart import chart
-from pipeline.devkit.crash.clients import AcknowledgementLost, Bell, Host, Network, Producer
+from pipeline.devkit.crash.clients import Producer
 from pipeline.devkit.crash.ledger import Ledger
+from pipeline.devkit.crash.network import AcknowledgementLost, Bell, Host, Network
 from pipeline.devkit.crash.scheduler import CrashLoop, Process
 
 STAGE = Stage(name="work", sources=(Topic("in", JobPayload),), output=Topic("out", JobPayload), handler=list)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline import topology
 from pipeline.devkit.crash import script
 from pipeline.devkit.crash.faults import Fault, draw
+from pipeline.devkit.crash.variants import Variant, varied
 
-STAGES = ("one", "two", "three")
+STAGES = topology.STAGES
 SEEDS = st.integers(0, 1 << 32)
 
 
@@ -18,8 +20,8 @@ def test_a_plan_can_be_played(seed: int) -> None:
     plan = draw(seed, STAGES)
     joining = {fault.target for fault in plan.faults if fault.kind == "join"}
     from_the_start = [stages for number, stages in enumerate(plan.processes) if number not in joining]
-    assert {stage for stages in from_the_start for stage in stages} == set(STAGES)
-    assert 1 <= len(plan.faults) <= 10
+    assert {stage for stages in from_the_start for stage in stages} == {stage.name for stage in STAGES}
+    assert 1 <= len(plan.faults) <= 18
     assert [fault.at for fault in plan.faults] == sorted(fault.at for fault in plan.faults)
     assert all(0 <= fault.at <= plan.until and 0 <= fault.target < len(plan.processes) for fault in plan.faults)
 
@@ -34,7 +36,23 @@ def test_equal_seeds_equal_plans(seed: int) -> None:
 def test_all_kinds_of_faults_come_up() -> None:
     """Within a few dozen seeds everything has gone wrong that can."""
     kinds = {fault.kind for seed in range(60) for fault in draw(seed, STAGES).faults}
-    assert kinds == set("kill stall stop join slow away untold late model index webhooks".split())
+    usual = "kill stall stop join slow away untold late model index webhooks"
+    assert kinds == {*usual.split(), "transaction", "bug", "pause", "cancel", "grow"}
+
+
+@given(SEEDS)
+def test_variants_can_be_declared(seed: int) -> None:
+    """What a plan says of stages is something that a topology may say as well, and each way comes up."""
+    plan = draw(seed, STAGES)
+    assert [stage.name for stage in varied(STAGES, plan.variants)] == [stage.name for stage in STAGES]
+
+
+def test_all_variants_come_up() -> None:
+    """Within a few dozen seeds each way to declare a stage; those that touch the outside are never exactly once."""
+    drawn = {variant for seed in range(200) for variant in draw(seed, STAGES).variants}
+    assert {variant.way for variant in drawn} == {"exactly once", "at most once", "unordered", "in place"}
+    assert {one.stage for one in drawn if one.way == "exactly once"} == {"preprocess", "postprocess"}
+    assert str(Variant("infer", "unordered")).strip() == "infer is declared without an order"
 
 
 def test_a_fault_in_words() -> None:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
 from pipeline.core import headers as h
 from pipeline.core.offset_map import Progress, spell
 from pipeline.core.payloads import Failure, JobPayload
 from pipeline.core.record import Commit, Header, Outgoing, Partition, Position
+from pipeline.core.retry import RetryPolicy
 from pipeline.core.stage import Stage, Topic
 from pipeline.devkit.clock import EPOCH
 from pipeline.devkit.crash import invariants
 from pipeline.devkit.crash.chart import chart
-from pipeline.devkit.crash.ledger import Ledger, Written
+from pipeline.devkit.crash.ends import EARLY, IN_PLACE, ONCE
+from pipeline.devkit.crash.ledger import Ledger
+from pipeline.devkit.crash.network import Host
 from pipeline.devkit.crash.outside import Call
+from pipeline.devkit.crash.scheduler import Process
+from pipeline.devkit.crash.written import Written
 
 IN, OUT = Topic("in", JobPayload), Topic("out", JobPayload)
 STAGE = Stage(name="work", sources=(IN,), output=OUT, handler=lambda: None)  # type: ignore[arg-type,return-value]  # never run
@@ -19,19 +29,26 @@ TIER = "t.work.retry.10s"
 
 
 class Book:
-    """A ledger, and what stands in its logs."""
+    """A ledger, and what stands in its logs; `policy` is the stage's."""
 
-    def __init__(self) -> None:
-        self.ledger = Ledger(chart([STAGE], "t"))
+    def __init__(self, **policy: Any) -> None:
+        self.ledger = Ledger(chart([replace(STAGE, **policy)], "t"))
         self._ends: dict[tuple[str, int], int] = {}
 
     def put(
-        self, at: float, topic: str, *headers: Header, partition: int = 0, key: bytes = b"k", value: bytes = b"v"
+        self,
+        at: float,
+        topic: str,
+        *headers: Header,
+        partition: int = 0,
+        key: bytes = b"k",
+        value: bytes = b"v",
+        transaction: object = None,
     ) -> Written:
         offset = self._ends.get((topic, partition), 0)
         self._ends[topic, partition] = offset + 1
         record = Outgoing(topic, key, value, headers, partition)
-        return self.ledger.written(at, "p", record, Position(topic, partition, offset))
+        return self.ledger.written(at, "p", record, Position(topic, partition, offset), transaction=transaction)
 
     def source(self, at: float = 0.0, name: str = "a", partition: int = 0) -> Written:
         return self.put(at, "t.in", (h.CE_ID, name.encode()), (h.CE_SUBJECT, b"job"), partition=partition)
@@ -193,3 +210,104 @@ def test_failures_tell_their_time() -> None:
         told = ((h.CE_ID, b"f"), (h.SOURCE, str(source.position).encode()))
         book.put(at, "t.failures", *told, value=failure.model_dump_json().encode())
     assert book.rule == ""
+
+
+TWICE = "nothing is done twice without a reason"
+
+
+@pytest.mark.parametrize("delivery", ["at most once", "exactly once"])
+def test_an_end_that_is_to_be_there_once(delivery: str) -> None:
+    """Neither the same output again nor another end of the same record; another record of its event has its own."""
+    for name in ("a.out", "other"):
+        book = Book(delivery=delivery)
+        first, second = book.source(), book.source()
+        book.output(1.0, first)
+        book.output(1.0, second)
+        assert book.rule == ""
+        book.put(2.0, "t.failures" if name == "other" else "t.out", *named(name, first))
+        assert book.rule == ONCE
+
+
+def named(name: str, source: Written) -> tuple[Header, ...]:
+    """The headers of what came of a record."""
+    return (h.CE_ID, name.encode()), (h.SOURCE, str(source.position).encode()), (h.PARENT, b"a")
+
+
+def test_what_is_done_twice_has_a_reason() -> None:
+    """At least once: something has happened between the arrival of a record and its second end."""
+    for troubles, rule in (([2.0], ""), ([0.5, 9.0], TWICE), ([], TWICE)):
+        book = Book()
+        source = book.source(1.0)
+        book.output(1.5, source)
+        book.output(3.0, source)
+        invariants.twice(book.ledger, troubles)
+        assert book.rule == rule
+
+
+def test_a_transaction_is_there_from_its_commit_on() -> None:
+    """Its records answer nothing before, and never where it was aborted; markers and holes count as settled."""
+    book = Book(delivery="exactly once")
+    source = book.source()
+    book.put(1.0, "t.out", *named("a.out", source), transaction="lost")
+    book.ledger.ended(1.0, "lost", committed=False)
+    assert (book.ledger.of("t.out"), book.ledger.answered(source)) == ([], False)
+    book._ends["t.out", 0] += 1
+    made = book.put(2.0, "t.out", *named("a.out", source), transaction="kept")
+    assert (book.ledger.of("t.out"), book.ledger.answered(source)) == ([], False)
+    book.ledger.ended(2.0, "kept", committed=True)
+    assert (book.ledger.of("t.out"), book.ledger.answered(source)) == ([made], True)
+    assert book.commit(2.0, 1) == ""
+
+
+def test_what_is_not_committed_may_not_be_settled() -> None:
+    """Whoever commits the offset of a record of an open transaction has read what may never be there."""
+    book = Book()
+    book.put(1.0, "t.in", (h.CE_ID, b"a"), transaction="open")
+    assert book.commit(1.0, 1) == "what is not committed is not read"
+
+
+def test_early_commits_are_judged_by_what_is_written() -> None:
+    """At most once: offsets say nothing, an end before its tier's delay is over does; but for cancelled jobs."""
+    for at, rule in ((11.5, ""), (5.0, EARLY)):
+        book = Book(delivery="at most once")
+        source = book.source()
+        book.copy(1.0, source)
+        assert book.commit(1.0, 1) == ""
+        book.output(at, source)
+        assert book.rule == rule
+    freed = Book(delivery="at most once")
+    freed.ledger.cancelled.add("job")
+    source = freed.source()
+    freed.copy(1.0, source)
+    freed.output(2.0, source)
+    assert freed.rule == ""
+
+
+def test_retries_in_place_leave_no_copies() -> None:
+    """A copy in a tier is one that has given up its place."""
+    book = Book(retry=RetryPolicy((1.0,), in_place=True))
+    book.copy(1.0, book.source())
+    assert book.rule == IN_PLACE
+
+
+def test_what_may_be_lost() -> None:
+    """At most once: what a process had taken that fell, and nothing else."""
+    for fell, rule in ((True, ""), (False, "nothing is lost without a crash")):
+        book = Book(delivery="at most once")
+        host = Host(Process("p"), fell=fell)
+        host.taken.add(book.source().position)
+        book.output(1.0, book.source(name="b"), "b.out")
+        assert invariants.losses(book.ledger, [host]) == ({"job"} if fell else set())
+        assert book.rule == rule
+
+
+def test_keys_move_when_a_topic_grows() -> None:
+    """A stage that repartitions writes a key to one partition, until its topic has more of them."""
+    book = Book(repartition=True)
+    sources = [book.source(name=name) for name in "abc"]
+    book.output(1.0, sources[0], "1", partition=0)
+    book.ledger.grew(2.0, "t.out", 3)
+    book.output(3.0, sources[1], "2", partition=2)
+    assert book.rule == ""
+    book.output(4.0, sources[2], "3", partition=0)
+    assert book.rule == "partition"

@@ -24,7 +24,7 @@ from pipeline.runtime.settle import Settler
 from pipeline.runtime.work import Item
 
 REHEARSAL = Rehearsal()
-STAGES = [stage.name for stage in REHEARSAL.stages]
+STAGES = REHEARSAL.stages
 ENOUGH = 60
 
 Break = Callable[[pytest.MonkeyPatch], None]
@@ -111,7 +111,7 @@ def calls_are_not_looked_up(patch: pytest.MonkeyPatch) -> None:
         (frontier_skips, {"nothing is committed before it is answered"}),
         (map_is_too_wide, {"nothing is committed before it is answered", "commit", "commits only grow"}),
         (tiers_are_early, {"tiers are never early"}),
-        (keys_have_no_queue, {"order per key"}),
+        (keys_have_no_queue, {"order per key", "one record of a key at a time"}),
         (assignment_without_epochs, {"commits only grow"}),
         (calls_are_not_looked_up, {"nothing is paid for twice"}),
     ],

@@ -1,4 +1,4 @@
-"""The ports `Producer` and `Consumer` of one process, over a network that delays, loses and comes back.
+"""The ports `Producer`, `Consumer` and `Reader` of one process, over a network that delays, loses and comes back.
 
 What a process has sent and the broker not yet taken is in the process's own memory: it is lost with it, in the order of
 sending, as with a real client. What was taken stays, whether the process hears of it or not.
@@ -9,168 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from random import Random
-from typing import Protocol
 
-from pipeline.core import ports
 from pipeline.core.errors import Halt
 from pipeline.core.ports import Delivered, Rebalance
-from pipeline.core.record import Commit, Outgoing, Partition, Position, Record
-from pipeline.devkit.crash.ledger import Ledger, Written
-from pipeline.devkit.crash.scheduler import Process
-
-LONGEST_REST = 20.0
-"""Seconds between two looks of an idle consumer: what wakes it rings its bell."""
-
-
-class AcknowledgementLost(Exception):
-    """The record is written, and its producer is told that this is not known."""
-
-
-class Group(Protocol):
-    """What of a consumer group is watched."""
-
-    committed: dict[Partition, Commit]
-
-    def leave(self, member: int) -> None:
-        """Let a member go."""
-        ...
-
-
-class Member(ports.Consumer, Protocol):
-    """A consumer of the broker in memory."""
-
-    group: str
-    number: int
-
-    def die(self) -> None:
-        """Do nothing any more."""
-        ...
-
-    def expel(self) -> None:
-        """Be put out of the group, and hear of it in the next fetch."""
-        ...
-
-
-class Broker(Protocol):
-    """What is needed of the broker in memory."""
-
-    def append(self, record: Outgoing) -> Position:
-        """Write a record."""
-        ...
-
-    def consumer(self, group: str) -> Member:
-        """Make a consumer."""
-        ...
-
-    def reader(self) -> ports.Reader:
-        """Make a reader."""
-        ...
-
-    def group(self, name: str) -> Group:
-        """Return a group."""
-        ...
-
-    async def members(self, group: str) -> Collection[str]:
-        """Name the members of a group."""
-        ...
-
-
-@dataclass(slots=True)
-class Link:
-    """How a process reaches the broker just now; times are the loop's."""
-
-    away_until: float = 0.0
-    late_until: float = 0.0
-    untold: int = 0
-
-
-@dataclass(eq=False)
-class Host:
-    """One life of a process: its steps, its link, its clients. `silent` hosts have been given up for good."""
-
-    process: Process
-    link: Link = field(default_factory=Link)
-    consumers: list[Consumer] = field(default_factory=list)
-    readers: list[Reader] = field(default_factory=list)
-    silent: bool = False
-
-    def ring(self, topic: str = "") -> None:
-        """Let every consumer of the process, or those that read `topic`, look soon."""
-        for consumer in self.consumers:
-            if not topic or topic in consumer.topics:
-                consumer.ring()
-
-
-class Network:
-    """Broker, ledger and chance, for all processes. `disturbances` say when a process was troubled, and which."""
-
-    def __init__(self, broker: Broker, ledger: Ledger, chance: Random) -> None:
-        """Join them."""
-        self.broker = broker
-        self.ledger = ledger
-        self.chance = chance
-        self.hosts: list[Host] = []
-        self.disturbances: list[tuple[float, str]] = []
-
-    def write(self, host: Host | None, record: Outgoing, job: str = "") -> Written:
-        """Write a record at once, and let those who read its topic know. Raises what the broker raises."""
-        position = self.broker.append(record)
-        now = asyncio.get_running_loop().time()
-        made = self.ledger.written(now, host.process.name if host else "outside", record, position, job)
-        for one in self.hosts:
-            one.ring(record.topic)
-            for reader in one.readers:
-                reader.ring(record.topic)
-        return made
-
-    def ring(self, topic: str = "") -> None:
-        """Let everybody look, or all who read `topic`: a group may have shared its partitions out anew."""
-        for host in self.hosts:
-            host.ring(topic)
-
-    def disturbed(self, host: Host, text: str) -> None:
-        """Note what explains that work is done twice."""
-        now = asyncio.get_running_loop().time()
-        self.ledger.say(now, host.process.name, text)
-        self.disturbances.append((now, host.process.name))
-
-    def delay(self) -> float:
-        """Draw how long something takes on its way: mostly a few milliseconds, at times much longer."""
-        drawn = self.chance.random()
-        return drawn * 0.004 if drawn < 0.95 else (drawn - 0.95) * 20
-
-
-class Bell:
-    """What an idle client rests on: it looks again when it is rung, once soon after that, and then hardly ever."""
-
-    def __init__(self) -> None:
-        """Begin as if just rung."""
-        self._quiet = 0
-        self._waiter: asyncio.Future[bool] | None = None
-
-    def ring(self) -> None:
-        """Wake who rests on it."""
-        self._quiet = 0
-        self._end(rung=True)
-
-    async def rung(self, seconds: float) -> bool:
-        """Rest; False where nothing happens for `seconds`, or for much longer where nothing has happened before."""
-        loop = asyncio.get_running_loop()
-        wait = LONGEST_REST if self._quiet else seconds
-        self._quiet += 1
-        self._waiter = loop.create_future()
-        timer = loop.call_later(wait, self._end)
-        try:
-            return await self._waiter
-        finally:
-            timer.cancel()
-            self._waiter = None
-
-    def _end(self, *, rung: bool = False) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(rung)
+from pipeline.core.record import Commit, Outgoing, Partition, Record
+from pipeline.devkit.crash.ledger import Ledger
+from pipeline.devkit.crash.network import AcknowledgementLost, Bell, Host, Network
 
 
 class Producer:
@@ -256,7 +100,7 @@ class Consumer:
     def subscribe(self, topics: Sequence[str], rebalance: Rebalance) -> None:
         """Join the group."""
         self.topics = frozenset(topics)
-        self.inner.subscribe(topics, rebalance)
+        self.inner.subscribe(topics, _Heard(rebalance, self._host, self._network))
         self._network.ring()
 
     async def fetch(self, limit: int, timeout: float) -> Sequence[Record]:
@@ -269,6 +113,8 @@ class Consumer:
         if not records and await self._bell.rung(timeout):
             self._check()
             records = await self.inner.fetch(most, 0.0)
+        if self._network.early:
+            self._host.taken.update(one.position for one in records if one.topic in self._network.early)
         return records
 
     def pause(self, partitions: Sequence[Partition]) -> None:
@@ -327,6 +173,25 @@ class Consumer:
             await asyncio.sleep(seconds)
 
 
+class _Heard:
+    """Hears of a consumer's partitions before their owner does."""
+
+    def __init__(self, owner: Rebalance, host: Host, network: Network) -> None:
+        self._owner, self._host, self._network = owner, host, network
+
+    def assigned(self, partitions: Mapping[Partition, Commit | None]) -> None:
+        self._network.moved(self._host, partitions)
+        self._owner.assigned(partitions)
+
+    def revoked(self, partitions: Sequence[Partition]) -> Mapping[Partition, Commit]:
+        self._network.moved(self._host, partitions)
+        return self._owner.revoked(partitions)
+
+    def lost(self, partitions: Sequence[Partition]) -> None:
+        self._network.moved(self._host, partitions)
+        self._owner.lost(partitions)
+
+
 class Reader:
     """A reader that hears late, and is left alone while nothing is written and nothing asked."""
 
@@ -336,7 +201,7 @@ class Reader:
         self._host = host
         self._network = network
         self._bell = Bell()
-        self._followed: set[str] = set()
+        self.topics: set[str] = set()
         host.readers.append(self)
 
     async def ends(self, partitions: Collection[Partition]) -> Mapping[Partition, int]:
@@ -348,7 +213,7 @@ class Reader:
     def follow(self, partition: Partition, offset: int) -> None:
         """Read a partition."""
         self._inner.follow(partition, offset)
-        self._followed.add(partition.topic)
+        self.topics.add(partition.topic)
         self._bell.ring()
 
     def leave(self, partitions: Collection[Partition]) -> None:
@@ -373,10 +238,9 @@ class Reader:
         """Stop."""
         await self._inner.close()
 
-    def ring(self, topic: str) -> None:
-        """Wake it, if it follows `topic`."""
-        if topic in self._followed:
-            self._bell.ring()
+    def ring(self) -> None:
+        """Wake it."""
+        self._bell.ring()
 
 
 class Commits(dict[Partition, Commit]):

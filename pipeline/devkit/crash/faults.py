@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Literal
+from typing import Literal, get_args
 
-Kind = Literal["kill", "stall", "stop", "join", "slow", "away", "untold", "late", "model", "index", "webhooks"]
+from pipeline.core.stage import Stage
+from pipeline.devkit.crash import variants
+from pipeline.devkit.crash.variants import Variant
+
+Outage = Literal["model", "index", "webhooks"]
+Command = Literal["pause", "cancel", "grow"]
+Kind = Literal["kill", "stall", "stop", "join", "slow", "away", "untold", "late", "transaction", "bug", Outage, Command]
+
+Flaw = Literal["abort", "unheard", "unheard abort"]
+"""What befalls a transaction at its commit: the cluster aborts it; or the answer is lost, of a commit or an abort."""
+
+COMMANDS: frozenset[Kind] = frozenset(get_args(Command))
+"""What people do, to all processes."""
+
+PARTITIONS = 2
+"""How many partitions topics have at first."""
 
 SESSION = 10.0
 """Seconds after which the group of a silent member gives its partitions to others."""
@@ -17,7 +32,8 @@ SESSION = 10.0
 class Fault:
     """One thing that goes wrong, from `at` on, for `seconds`; `steps` is how many steps its process still makes.
 
-    `target` is the number of a process; outages of the outside have none. `flavour` says how an outage shows itself.
+    `target` is the number of a process; outages of the outside have none. `flavour` says how an outage shows itself,
+    which stage has a bug, and what is paused. `count` is the request that is cancelled, or to how many topics grow.
     """
 
     kind: Kind
@@ -26,6 +42,7 @@ class Fault:
     target: int = 0
     steps: int = 0
     flavour: str = ""
+    count: int = 0
 
     def __str__(self) -> str:
         """Say it in words."""
@@ -44,21 +61,31 @@ _WORDS: Mapping[Kind, str] = {
     "model": "the model fails ({fault.flavour}) for {fault.seconds:.1f} s",
     "index": "the index is down for {fault.seconds:.1f} s",
     "webhooks": "the receiver of webhooks fails ({fault.flavour}) for {fault.seconds:.1f} s",
+    "transaction": "the next transaction of process {fault.target} fails ({fault.flavour})",
+    "bug": "the handler of {fault.flavour} fails for {fault.seconds:.1f} s",
+    "pause": "{fault.flavour} is paused, and resumed after {fault.seconds:.1f} s",
+    "cancel": "the job of request {fault.count} is cancelled",
+    "grow": "topics grow to {fault.count} partitions{fault.flavour}",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One run: which stages each process runs, what goes wrong, and until when. Processes that join come last."""
+    """One run: which stages each process runs, what goes wrong, and until when. Processes that join come last.
+
+    `variants` say which stages are declared otherwise.
+    """
 
     seed: int
     processes: tuple[tuple[str, ...], ...]
     faults: tuple[Fault, ...]
     until: float
+    variants: tuple[Variant, ...] = ()
 
 
-def draw(seed: int, stages: Sequence[str]) -> Plan:
-    """Draw a plan: two or three processes that share `stages`, and up to ten faults within a minute or two."""
+def draw(seed: int, declared: Sequence[Stage]) -> Plan:
+    """Draw a plan: two or three processes that share the stages, and some faults and commands in a minute or two."""
+    stages = [stage.name for stage in declared]
     chance = Random(f"{seed}/faults")  # noqa: S311  # reproducible on purpose
     processes = _spread(chance, stages, chance.choice((2, 2, 3)))
     until = chance.choice((20.0, 40.0, 60.0, 90.0))
@@ -68,7 +95,35 @@ def draw(seed: int, stages: Sequence[str]) -> Plan:
         if fault.kind == "join":
             processes.append(tuple(one for one in stages if chance.random() < 0.6) or tuple(stages))
         faults.append(fault)
-    return Plan(seed, tuple(processes), tuple(sorted(faults, key=lambda fault: fault.at)), until)
+    more = Random(f"{seed}/more")  # noqa: S311  # as above
+    ways = variants.draw(more, declared)
+    faults += _more(more, until, len(processes), stages, ways)
+    return Plan(seed, tuple(processes), tuple(sorted(faults, key=lambda fault: fault.at)), until, ways)
+
+
+def _more(
+    chance: Random, until: float, processes: int, stages: Sequence[str], ways: Sequence[Variant]
+) -> Iterator[Fault]:
+    """Draw what befalls transactions, where there are any; bugs that show at times; and what people do."""
+    if any(one.way == "exactly once" for one in ways):
+        for _ in range(chance.randint(0, 4)):
+            flaw = chance.choice(get_args(Flaw))
+            yield Fault("transaction", _early(chance, until), 0.0, chance.randrange(processes), flavour=flaw)
+    if chance.random() < 0.3:
+        yield Fault("bug", _early(chance, until), chance.uniform(0.5, 10.0), flavour=chance.choice(stages))
+    if chance.random() < 0.3:
+        scopes = (*(f"stage {stage}" for stage in stages), "type answer", "tenant default", "model m", "everything")
+        yield Fault("pause", _early(chance, until), chance.choice((2.0, 20.0, 60.0)), flavour=chance.choice(scopes))
+    if chance.random() < 0.4:
+        yield Fault("cancel", _early(chance, until), 0.0, count=chance.randrange(6))
+    if chance.random() < 0.15:
+        by_hand = " by hand, the first one of the chain first"
+        flavour, count = chance.choice(("", by_hand)), PARTITIONS + chance.randint(1, 2)
+        yield Fault("grow", _early(chance, until), 0.0, flavour=flavour, count=count)
+
+
+def _early(chance: Random, until: float) -> float:
+    return chance.random() ** 2 * until
 
 
 def _spread(chance: Random, stages: Sequence[str], count: int) -> list[tuple[str, ...]]:

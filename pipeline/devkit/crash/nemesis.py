@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from pipeline.core.ports import Clock
-from pipeline.devkit.crash.built import Gauges, Given, Rehearsal, Worker
-from pipeline.devkit.crash.clients import AcknowledgementLost, Host, Network
-from pipeline.devkit.crash.faults import SESSION, Fault
+from pipeline.devkit.crash.built import Broker, Given, Rehearsal, Worker
+from pipeline.devkit.crash.faults import SESSION, Fault, Flaw
+from pipeline.devkit.crash.network import AcknowledgementLost, Host, Network
+from pipeline.devkit.crash.operator import Operator
 from pipeline.devkit.crash.outside import Outage, Outside
 from pipeline.devkit.crash.scheduler import Process, outside
+from pipeline.devkit.crash.watch import Watch
 
 RESTART = 1.0
 """Seconds after which a process that ended by itself is started again."""
 WATCH = 3.0
 """Seconds between two looks at whether all processes do their work."""
+DRAIN = 29.0
+"""Seconds after which a process that was asked to stop may have given up what it had in hand."""
 
 
 @dataclass(eq=False)
@@ -26,21 +31,30 @@ class Life:
     number: int
     host: Host
     worker: Worker
-    began: float
+    watch: Watch
     task: asyncio.Task[int] = field(init=False)
-    gauges: dict[str, Mapping[str, float]] = field(default_factory=dict)
-    stopped: bool = False
+    stopped: float = 0.0
     away: float = RESTART
 
 
 class Nemesis:
     """The processes of one run. `lives` are all there were."""
 
-    def __init__(self, rehearsal: Rehearsal, network: Network, world: Outside, ports: Mapping[type, object]) -> None:
+    def __init__(
+        self,
+        rehearsal: Rehearsal,
+        broker: Broker,
+        network: Network,
+        operator: Operator,
+        world: Outside,
+        ports: Mapping[type, object],
+    ) -> None:
         """Take what processes are built of."""
         self.lives: list[Life] = []
         self._rehearsal = rehearsal
+        self._broker = broker
         self._network = network
+        self._operator = operator
         self._outside = world
         self._ports = ports
         self._stages: dict[int, Sequence[str]] = {}
@@ -65,11 +79,11 @@ class Nemesis:
         count = sum(life.number == number for life in self.lives) + 1
         host = Host(Process(f"process {number}, life {count}"))
         self._network.hosts.append(host)
-        seen: dict[str, Mapping[str, float]] = {}
-        hear: Gauges = seen.__setitem__
-        given = Given(host, self._network, self._clock)
-        worker = self._rehearsal.worker(self._stages[number], given, self._ports, hear)
-        life = Life(number, host, worker, _now(), gauges=seen)
+        watch = Watch(host, self._network, self._operator, self._outside)
+        given = Given(host, self._network, self._broker, self._clock)
+        stages = [self._network.ledger.chart.stages[name] for name in self._stages[number]]
+        worker = self._rehearsal.worker(stages, given, self._ports, watch)
+        life = Life(number, host, worker, watch)
         life.task = host.process.start(worker.run())
         self.lives.append(life)
         self._alive[number] = life
@@ -81,7 +95,7 @@ class Nemesis:
     async def watch(self) -> None:
         """Start again what has ended by itself, and stop what has halted; only a lost acknowledgement explains that."""
         while True:
-            await asyncio.sleep(WATCH)
+            await asyncio.sleep(5 * WATCH if self._healed else WATCH)
             for life in list(self._alive.values()):
                 if life.task.done():
                     self._ended(life)
@@ -94,6 +108,8 @@ class Nemesis:
         error = life.task.exception()
         if error is not None:
             self._network.ledger.break_("no process dies of a bug", f"{life.host.process.name} died of {error!r}")
+        elif life.task.result() or (life.stopped and _now() > life.stopped + DRAIN):
+            life.host.fell = True
         self._note(life, "has ended")
         if life.number not in self._left:
             outside(RESTART if self._healed else life.away, self._start, life.number)
@@ -105,11 +121,12 @@ class Nemesis:
                 if AcknowledgementLost.__name__ not in state:
                     text = f"{stage} of {life.host.process.name} {state}"
                     self._network.ledger.break_("no stage halts without a reason", text)
+                life.host.fell = True
                 self._stop(life)
                 return
 
     def _stop(self, life: Life) -> None:
-        life.stopped = True
+        life.stopped = life.stopped or _now()
         life.worker.stop()
         life.host.ring()
 
@@ -122,6 +139,8 @@ class Nemesis:
         """Begin one fault."""
         if fault.kind in self._outside.down:
             self._outside.down[fault.kind] = Outage(_now() + fault.seconds, fault.flavour)
+        elif fault.kind == "bug":
+            self._outside.bugs[fault.flavour] = _now() + fault.seconds
         elif fault.kind == "join":
             self._start(fault.target)
             outside(fault.seconds, self._leave, fault.target)
@@ -150,6 +169,9 @@ class Nemesis:
                 link.away_until = now + fault.seconds
             case "late":
                 link.late_until = now + fault.seconds
+            case "transaction":
+                for one in life.host.transactions:
+                    one.fail(cast(Flaw, fault.flavour))
             case _:
                 link.untold += 1
 
@@ -170,10 +192,13 @@ class Nemesis:
         if life is not self._alive.get(life.number):
             return
         self._note(life, "is killed")
+        life.host.fell = True
         del self._alive[life.number]
         self._forget(life)
         for consumer in life.host.consumers:
             consumer.inner.die()
+        for one in life.host.transactions:
+            one.die()
         outside(SESSION, self._missed_for_good, life)
         if not self._healed:
             outside(seconds, self._start, life.number)
@@ -200,6 +225,8 @@ class Nemesis:
         """Its groups have not heard of it for a session: others get its partitions."""
         if not life.host.process.running and life is self._alive.get(life.number):
             self._note(life, "is missed by its groups")
+            # It may have taken what it has not begun: others find that committed, and it loses it.
+            life.host.fell = True
             for consumer in life.host.consumers:
                 consumer.inner.expel()
             self._network.ring()
@@ -216,6 +243,7 @@ class Nemesis:
         self._healed = True
         for outage in self._outside.down.values():
             outage.until = 0.0
+        self._outside.bugs.clear()
         for life in list(self._alive.values()):
             self._go_on(life)
             life.host.link.away_until = life.host.link.late_until = 0.0

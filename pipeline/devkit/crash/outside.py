@@ -1,6 +1,7 @@
 """The world behind the stages' ports, with outages: the fakes of `devkit.fakes`, slow, and down for a while at times.
 
-A model's trouble that costs an attempt strikes each event twice at most, so that none of it ends in the dead letters.
+Trouble that costs an attempt strikes each event twice at most, so that none of it ends in the dead letters, but for the
+requests that the script lets fail for good.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pipeline.core.payloads import Document, Passage
 from pipeline.core.ports import ChatAnswer, ChatCall, Chunk, Clock, WebhookMessage
 from pipeline.devkit.crash.ledger import Ledger
 from pipeline.devkit.crash.scheduler import owner
-from pipeline.devkit.crash.script import PASSAGE, REFUSED
+from pipeline.devkit.crash.script import BROKEN, PASSAGE, REFUSED, UNHEARD
 from pipeline.devkit.fakes import FakeIndex, FakeModel, FakeWebhooks
 
 ENOUGH = 2
@@ -50,6 +51,7 @@ class Outside:
     def __init__(self, ledger: Ledger, chance: Random, clock: Clock) -> None:
         """Begin with everything up."""
         self.down: dict[str, Outage] = {"model": Outage(), "index": Outage(), "webhooks": Outage()}
+        self.bugs: dict[str, float] = {}
         self.calls: list[Call] = []
         self.posts: list[WebhookMessage] = []
         self.indexed: dict[tuple[str, str], int] = {}
@@ -73,6 +75,8 @@ class Outside:
             await asyncio.sleep(self._seconds())
             if REFUSED in call.user:
                 raise Reject("the provider refuses the request", code="content_filter")
+            if BROKEN in call.user:
+                raise Retry("the model fails")
             answer = await self._model.complete(call)
         finally:
             made.ended = _now()
@@ -112,6 +116,8 @@ class Outside:
     async def post(self, message: WebhookMessage) -> int:
         """Keep a message; see the port."""
         await self._trouble("webhooks", message.id)
+        if UNHEARD.encode() in message.body:
+            raise Retry("nobody hears this webhook")
         status = await self._webhooks.post(message)
         self.posts.append(message)
         return status
@@ -128,13 +134,20 @@ class Outside:
             raise Defer(
                 f"the {what} is not available", until=self._clock() + self._chance.choice((0.2, 3.0, 15.0, 45.0))
             )
-        costs = self._costs.get(f"{what}/{whom}", 0)
-        if costs >= ENOUGH:
+        if self._spares(whom):
             return
-        self._costs[f"{what}/{whom}"] = costs + 1
         if outage.flavour == "timeout":
             await asyncio.sleep(5.0)
         raise Retry(f"the {what} failed ({outage.flavour})")
+
+    def _spares(self, whom: str) -> bool:
+        costs = self._costs[whom] = self._costs.get(whom, 0) + 1
+        return costs > ENOUGH
+
+    def stumble(self, stage: str, event: str) -> None:
+        """Fail as the handler of a stage does that has a bug which shows at times."""
+        if self.bugs.get(stage, 0.0) > _now() and not self._spares(event):
+            raise RuntimeError(f"a bug of {stage}")
 
 
 def _now() -> float:

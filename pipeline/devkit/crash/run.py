@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -17,13 +17,16 @@ from pipeline.devkit.clock import Stuck
 from pipeline.devkit.crash import invariants, script
 from pipeline.devkit.crash.built import Broker, Rehearsal
 from pipeline.devkit.crash.chart import chart
-from pipeline.devkit.crash.clients import Commits, Network
-from pipeline.devkit.crash.faults import SESSION, Plan
+from pipeline.devkit.crash.clients import Commits
+from pipeline.devkit.crash.faults import COMMANDS, SESSION, Plan
 from pipeline.devkit.crash.ledger import Broken, Ledger, Line
 from pipeline.devkit.crash.nemesis import Nemesis
+from pipeline.devkit.crash.network import Network
+from pipeline.devkit.crash.operator import Operator
 from pipeline.devkit.crash.outside import Call, Outside
 from pipeline.devkit.crash.scheduler import CrashLoop
 from pipeline.devkit.crash.script import Asked
+from pipeline.devkit.crash.variants import varied
 
 REST = 3_600.0
 """Virtual seconds within which all is quiet once the faults are over; the longest tier is ten minutes."""
@@ -61,19 +64,23 @@ class _Play:
         self._plan = plan
         self._loop = loop
         self._script = script.draw(plan.seed, plan.until)
-        self.ledger = Ledger(chart(rehearsal.stages, rehearsal.prefix))
+        self.ledger = Ledger(chart(varied(rehearsal.stages, plan.variants), rehearsal.prefix))
         self._outside = Outside(self.ledger, _chance(plan, "outside"), loop.wall)
         self._asks: dict[str, Asked] = {}
         self._broker: Broker
+        self._operator: Operator
 
     async def play(self) -> Ran:
         self._broker = broker = await self._rehearsal.broker(self._loop.wall, SESSION)
         network = Network(broker, self.ledger, _chance(self._plan, "network"))
         self._outside.heard = network.ring
-        for stage in self.ledger.chart.stages:
-            group = names.group(self._rehearsal.prefix, stage)
-            broker.group(group).committed = Commits(stage, self.ledger)
-        nemesis = Nemesis(self._rehearsal, network, self._outside, self._ports())
+        for name in self.ledger.chart.stages:
+            group = names.group(self._rehearsal.prefix, name)
+            broker.group(group).committed = Commits(name, self.ledger)
+            if self._early(name):
+                network.early |= set(self.ledger.chart.topics(name))
+        self._operator = Operator(self._rehearsal, broker, network, self._script.asked)
+        nemesis = Nemesis(self._rehearsal, broker, network, self._operator, self._outside, self._ports())
         joining = frozenset(fault.target for fault in self._plan.faults if fault.kind == "join")
         late = frozenset(range(len(self._plan.processes))) & joining
         nemesis.begin(self._plan.processes, late, self._loop.wall)
@@ -90,6 +97,7 @@ class _Play:
         finally:
             for task in background:
                 task.cancel()
+            self._operator.close()
             await asyncio.wait(background)
             await nemesis.bury()
         return self._ran()
@@ -132,7 +140,10 @@ class _Play:
     async def _afflict(self, nemesis: Nemesis) -> None:
         for fault in self._plan.faults:
             await self._until(fault.at)
-            nemesis.afflict(fault)
+            if fault.kind in COMMANDS:
+                self._operator.act(fault)
+            else:
+                nemesis.afflict(fault)
 
     async def _until(self, at: float) -> None:
         await asyncio.sleep(max(0.0, at - self._loop.time()))
@@ -148,31 +159,41 @@ class _Play:
         for task in background[1:]:
             task.result()
         nemesis.heal()
-        if not await self._rests():
+        await self._operator.rest()
+        if not await self._rests(nemesis):
             return
-        # Longer than an idle consumer rests: each has looked at what it has in hand once more.
-        await asyncio.sleep(30.0)
         self._in_hand(nemesis)
-        await invariants.ends(self.ledger, self._rehearsal.codec, self._asks)
-        invariants.graves(self.ledger, self._asks)
-        invariants.posts(self.ledger, self._outside.posts, self._asks)
+        lost = invariants.losses(self.ledger, [life.host for life in nemesis.lives])
+        invariants.twice(self.ledger, sorted([*(at for at, _ in network.disturbances), *network.moves]))
+        asks = invariants.Asks(self._asks, self.ledger.cancelled, lost)
+        ends = await invariants.ends(self.ledger, self._rehearsal.codec, asks)
+        invariants.graves(self.ledger, asks, ends)
+        invariants.posts(self.ledger, self._outside.posts, asks, ends)
         invariants.order(self.ledger)
         invariants.calls(self.ledger, self._outside.calls, network.disturbances)
         self._indexed()
         for life in await nemesis.stop(lambda: 60.0):
             self.ledger.break_("no task is left", f"{life.host.process.name} still has tasks after its end")
 
-    async def _rests(self) -> bool:
-        """Wait until no group lags; its retries too are read by then."""
+    async def _rests(self, nemesis: Nemesis) -> bool:
+        """Wait until no group lags; its retries too are read by then, and done where they are committed early."""
         end = self._loop.time() + REST
         lagging: Mapping[str, Mapping[Partition, int]] = {}
+        pause = 5.0
         while self._loop.time() < end and self.ledger.broken is None:
             lagging = await self._lag()
-            if not lagging:
-                return True
-            await asyncio.sleep(5.0)
+            if not lagging and not self._begun(nemesis):
+                # Longer than an idle consumer rests: each has looked at what it has in hand once more.
+                await asyncio.sleep(30.0)
+                lagging = await self._lag()
+                if not lagging and not self._begun(nemesis):
+                    return True
+            await asyncio.sleep(pause)
+            pause = min(1.3 * pause, 60.0)
+        if self.ledger.broken is None and not lagging:
+            return True
         if self.ledger.broken is None:
-            text = f"{REST:g} s after the last fault there is still lag: {dict(lagging)}"
+            text = f"{REST:g} s after the last fault there is still lag: {dict(lagging)}, {list(self._held(nemesis))}"
             place = next((f"{topic}/{number}" for lag in lagging.values() for topic, number in lag), "")
             self.ledger.break_("it comes to rest", text, place)
         return False
@@ -187,12 +208,25 @@ class _Play:
         return lagging
 
     def _in_hand(self, nemesis: Nemesis) -> None:
+        for who, stage, held in self._held(nemesis):
+            self.ledger.break_("nothing is in hand at rest", f"{stage} of {who} has no lag, and yet {held}")
+
+    def _held(self, nemesis: Nemesis) -> Iterator[tuple[str, str, Mapping[str, float]]]:
         for life in nemesis.living:
-            for stage, gauges in life.gauges.items():
+            for stage, gauges in life.watch.held.items():
                 held = {name: count for name, count in gauges.items() if count and name != "partitions"}
                 if held:
-                    text = f"{stage} of {life.host.process.name} has no lag, and yet {held}"
-                    self.ledger.break_("nothing is in hand at rest", text)
+                    yield life.host.process.name, stage, held
+
+    def _begun(self, nemesis: Nemesis) -> bool:
+        """Whether anything is still to come of what is committed already."""
+        hosts = [life.host for life in nemesis.lives]
+        if any(self._early(stage) for _, stage, _ in self._held(nemesis)):
+            return True
+        return any(True for _ in invariants.unanswered(self.ledger, hosts))
+
+    def _early(self, stage: str) -> bool:
+        return self.ledger.chart.stages[stage].delivery == "at most once"
 
     def _indexed(self) -> None:
         for document in ("one", "two"):

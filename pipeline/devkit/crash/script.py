@@ -12,10 +12,17 @@ from pipeline.core.catalog import Catalog, parse_catalog
 from pipeline.core.job import Lane
 from pipeline.core.payloads import Document, Passage, Request
 
-End = Literal["result", "failure", "dead"]
+End = Literal["result", "failure", "dead", "unheard"]
+"""`unheard`: a result whose webhook never gets through, and so has a dead letter of its own."""
 
 REFUSED = "please refuse"
 """A question with these words is one that the simulated model refuses for good."""
+
+BROKEN = "please break"
+"""A question with these words is one at which the simulated model fails each time."""
+
+UNHEARD = "please whisper"
+"""An answer with these words is one that the receiver of webhooks never takes."""
 
 PASSAGE = Passage(source="s", document="d", chunk=0, version=1, score=1.0, title="t", text="a passage")
 
@@ -25,7 +32,10 @@ _LANES: tuple[Lane | None, ...] = (None, None, "interactive", "batch")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request, or raw bytes that are none. `copies` is how often its sender writes it, not being idempotent."""
+    """One request, or raw bytes that are none. `copies` is how often its sender writes it, not being idempotent.
+
+    `exhausts` says that it ends only when all tries are used up.
+    """
 
     at: float
     key: bytes | None
@@ -33,6 +43,12 @@ class Asked:
     end: End
     copies: int = 1
     garbage: bytes = b""
+    exhausts: bool = False
+
+    @property
+    def hurries(self) -> bool:
+        """Whether its deadline may pass before it is done."""
+        return self.request is not None and self.request.deadline_ms is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +82,24 @@ def _asked(chance: Random, number: int, until: float) -> Asked:
         return Asked(at, key, _request(number, "unknown type", kind="nonsense"), "failure", copies)
     if fate < 0.12:
         return Asked(at, key, _request(number, REFUSED), "dead", copies)
+    if fate < 0.16:
+        return Asked(at, key, _request(number, f"{BROKEN} {number}"), "dead", copies, exhausts=True)
+    if fate < 0.17:
+        return Asked(at, key, _request(number, f"{UNHEARD} {number}"), "unheard", copies, exhausts=True)
     lane = chance.choice(_LANES)
-    return Asked(at, key, _request(number, f"question {number}", lane=lane), "result", copies)
+    allowed = int(chance.uniform(500, 60_000)) if fate < 0.25 else None
+    return Asked(at, key, _request(number, f"question {number}", lane=lane, allowed=allowed), "result", copies)
 
 
-def _request(number: int, text: str, kind: str = "answer", lane: Lane | None = None) -> Request:
-    return Request(type=kind, input=text, id=f"request-{number}", lane=lane)
+def _request(
+    number: int, text: str, kind: str = "answer", lane: Lane | None = None, allowed: int | None = None
+) -> Request:
+    return Request(type=kind, input=text, id=f"request-{number}", lane=lane, deadline_ms=allowed)
 
 
 @lru_cache(maxsize=1)
 def catalog() -> Catalog:
-    """Return a catalog with one plain type, whose deadline no fault of a run can reach."""
+    """Return a catalog with one plain type, whose own deadline no fault of a run can reach."""
     kind = {"model": "m", "template": "t", "max_output_tokens": 50, "endpoint": "default", "deadline_seconds": 86_400}
     return parse_catalog(
         {

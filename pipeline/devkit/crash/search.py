@@ -38,9 +38,8 @@ def search(rehearsal: Rehearsal, seeds: Iterable[int], played: Callable[[int], N
     """
     count = faults = records = calls = 0
     findings: list[Finding] = []
-    stages = [stage.name for stage in rehearsal.stages]
     for seed in seeds:
-        ran = run(rehearsal, draw(seed, stages))
+        ran = run(rehearsal, draw(seed, rehearsal.stages))
         count, faults = count + 1, faults + len(ran.plan.faults)
         records, calls = records + ran.records, calls + len(ran.calls)
         if ran.broken is not None:
@@ -56,6 +55,7 @@ def _finding(one: Finding) -> dict[str, Any]:
         "seed": one.seed,
         "invariant": one.rule,
         "text": one.text,
+        "variants": [asdict(variant) for variant in one.variants],
         "faults": [{**asdict(fault), "text": str(fault).strip()} for fault in one.faults],
         "history": [asdict(line) for line in one.history],
     }
