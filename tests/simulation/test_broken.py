@@ -36,6 +36,7 @@ pytestmark = pytest.mark.local
 
 REHEARSAL = Rehearsal()
 ENOUGH = 60
+EARLY = "nothing is committed before it is answered"
 
 Patch = pytest.MonkeyPatch
 Suits = Callable[[Plan], bool]
@@ -217,11 +218,11 @@ def deadlines_are_passed_over(patch: Patch) -> None:
 
 MISTAKES: Sequence[tuple[Callable[[Patch], None], Suits, set[str]]] = [
     (unheard_commits_are_repeated, kind("transaction"), {ends.ONCE, "commits only grow"}),
-    (zombies_are_not_fenced, both(way("exactly once"), kind("stall")), {ends.ONCE, "commits only grow"}),
+    (zombies_are_not_fenced, both(way("exactly once"), kind("stall")), {ends.ONCE, "commits only grow", EARLY}),
     (the_uncommitted_is_read, kind("transaction"), {"what is not committed is not read"}),
     (aborted_work_is_forgotten, kind("transaction"), {"it comes to rest"}),
     (early_commits_are_not_awaited, way("at most once"), {ends.ONCE}),
-    (the_unordered_commit_in_order, way("unordered"), {"nothing is committed before it is answered"}),
+    (the_unordered_commit_in_order, way("unordered"), {EARLY}),
     (in_place_is_elsewhere, way("in place"), {ends.IN_PLACE}),
     (pauses_are_passed_over, kind("pause"), {watch.PAUSED}),
     (cancellations_are_passed_over, kind("cancel"), {watch.CANCELLED}),
