@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from confluent_kafka import KafkaError
 
 from pipeline.core.errors import Halt
+from pipeline.core.offset_map import Unreadable, read
 from pipeline.core.record import Commit, Partition
 
 _FORBIDDEN = {
@@ -37,11 +38,28 @@ def unusable(error: KafkaError) -> bool:
 def took_place(offsets: Mapping[Partition, Commit], found: Mapping[Partition, Commit]) -> bool:
     """Whether the transaction that committed `offsets` took place, if its group has `found`, with none open.
 
-    One partition that stands exactly there is enough, as all of a transaction took place or nothing: each of its
-    commits differed from the one before, and nobody but their owner commits them. Partitions that have moved on since
-    say nothing; where all have, they are somebody else's now, and a second try is refused for its member.
+    All of a transaction took place or nothing, and commits only grow: so a partition that is behind tells that it did
+    not. Else one that stands exactly there is enough. That alone would not do: a partition may be somebody else's by
+    now, who has done the same work and stands there by himself. Where all have moved on, a second try is refused for
+    its member.
     """
+    if not all(_covers(found.get(name), commit) for name, commit in offsets.items()):
+        return False
     return any(found.get(name) == commit for name, commit in offsets.items())
+
+
+def _covers(found: Commit | None, commit: Commit) -> bool:
+    """Whether all that `commit` says is settled is settled where the group stands."""
+    if found is None or found.offset < commit.offset:
+        return False
+    return found == commit or found.offset > commit.offset or _settled(commit) <= _settled(found)
+
+
+def _settled(commit: Commit) -> set[int]:
+    try:
+        return {offset for one in read(*commit).settled for offset in one}
+    except Unreadable:
+        return set()
 
 
 class Forbidden(Exception):

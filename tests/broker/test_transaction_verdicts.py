@@ -6,26 +6,31 @@ import pytest
 from confluent_kafka import KafkaError
 
 from pipeline.broker.transaction_verdicts import Forbidden, took_place, unusable
+from pipeline.core.offset_map import Progress, spell
 from pipeline.core.record import Commit, Partition
 
 A, B = Partition("t", 0), Partition("t", 1)
+MAP, MORE = spell(5, Progress((range(7, 8),))), spell(5, Progress((range(7, 9),)))
 
 
 @pytest.mark.parametrize(
     "found,there",
     [
-        ({A: Commit(5, "map"), B: Commit(7)}, True),
+        ({A: Commit(5, MAP), B: Commit(7)}, True),
         ({A: Commit(4), B: Commit(6)}, False),
         ({A: Commit(9), B: Commit(7)}, True),
         ({A: Commit(5), B: Commit(6)}, False),
         ({A: Commit(5, "another"), B: Commit(6)}, False),
-        ({B: Commit(7)}, True),
+        ({A: Commit(4), B: Commit(7)}, False),
+        ({A: Commit(5, MORE), B: Commit(7)}, True),
+        ({A: Commit(5), B: Commit(7)}, False),
+        ({B: Commit(7)}, False),
         ({}, False),
     ],
 )
 def test_one_partition_that_stands_there_tells(found: dict[Partition, Commit], there: bool) -> None:
-    """All of a transaction took place or nothing; a partition that has moved on, or has another map, says nothing."""
-    assert took_place({A: Commit(5, "map"), B: Commit(7)}, found) == there
+    """All of a transaction took place or nothing: none may be behind, whoever brought the other to where it stands."""
+    assert took_place({A: Commit(5, MAP), B: Commit(7)}, found) == there
 
 
 def test_a_record_may_be_refused_or_the_whole_transaction() -> None:
