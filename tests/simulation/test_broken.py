@@ -70,6 +70,15 @@ def unheard_commits_are_repeated(patch: Patch) -> None:
     patch.setattr(memory_transactions, "took_place", lambda offsets, found: False)
 
 
+def one_partition_tells_of_all(patch: Patch) -> None:
+    """A transaction whose end was not heard took place if one of its partitions stands there, by whomever."""
+
+    def told(offsets: Mapping[Partition, Commit], found: Mapping[Partition, Commit]) -> bool:
+        return any(found.get(name) == commit for name, commit in offsets.items())
+
+    patch.setattr(memory_transactions, "took_place", told)
+
+
 def zombies_are_not_fenced(patch: Patch) -> None:
     """A group that takes the offsets of a member that it has put out."""
 
@@ -218,6 +227,7 @@ def deadlines_are_passed_over(patch: Patch) -> None:
 
 MISTAKES: Sequence[tuple[Callable[[Patch], None], Suits, set[str]]] = [
     (unheard_commits_are_repeated, kind("transaction"), {ends.ONCE, "commits only grow"}),
+    (one_partition_tells_of_all, both(kind("transaction"), kind("stall")), {EARLY}),
     (zombies_are_not_fenced, both(way("exactly once"), kind("stall")), {ends.ONCE, "commits only grow", EARLY}),
     (the_uncommitted_is_read, kind("transaction"), {"what is not committed is not read"}),
     (aborted_work_is_forgotten, kind("transaction"), {"it comes to rest"}),
