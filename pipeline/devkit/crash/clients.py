@@ -183,6 +183,9 @@ class _Heard:
         self._network.moved(self._host, partitions)
         self._owner.assigned(partitions)
 
+    def leaving(self, partitions: Sequence[Partition]) -> bool:
+        return self._owner.leaving(partitions)
+
     def revoked(self, partitions: Sequence[Partition]) -> Mapping[Partition, Commit]:
         self._network.moved(self._host, partitions)
         return self._owner.revoked(partitions)
