@@ -219,9 +219,12 @@ class _Play:
                     yield life.host.process.name, stage, held
 
     def _begun(self, nemesis: Nemesis) -> bool:
-        """Whether anything is still to come of what is committed already."""
+        """Whether anything is still to come of what is committed already.
+
+        A tier's partition whose head was cancelled stays paused until that would have been due.
+        """
         hosts = [life.host for life in nemesis.lives]
-        if any(self._early(stage) for _, stage, _ in self._held(nemesis)):
+        if any(self._early(stage) or held.keys() == {"paused"} for _, stage, held in self._held(nemesis)):
             return True
         return any(True for _ in invariants.unanswered(self.ledger, hosts))
 
