@@ -20,8 +20,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.system]
 ROOT = Path(__file__).parents[2]
 
 FIGURES = {
-    "P1": ["P1", "P1-avro"],
-    "P6": ["P6"],
+    "P1-avro": ["P1-avro"],
     "P8": ["P8-idle"],
 }
 
