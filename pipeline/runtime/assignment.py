@@ -153,15 +153,18 @@ class Assignment:
             self.pause(part, CROWDED)
 
     def share(self, part: Part) -> None:
-        """Take no more of a source's part that holds its share of the window, until it is down to half of that."""
-        owed, feed, shared = part.frontier.owed, part.feed, SHARED in part.pauses
-        if part.tier is not None or not (shared or owed >= self._least_share):
+        """Take no more of a source's part that holds its share of the window, until it is down to half of that.
+
+        What only waits for its acknowledgement does not count: quick handlers would have a part paused with each block.
+        """
+        held, feed, shared = part.pending + len(part.uncommitted), part.feed, SHARED in part.pauses
+        if part.tier is not None or not (shared or held >= self._least_share):
             return
         parts = sum(other.feed is feed for other in self.parts.values())
         most = feed.window.limits.part_share(self.plan.stage.concurrency, parts)
-        if shared and owed <= most // 2:
+        if shared and held <= most // 2:
             self.resume(part, SHARED)
-        elif not shared and owed >= most:
+        elif not shared and held >= most:
             self.pause(part, SHARED)
 
     def _caught_up(self, part: Part) -> None:

@@ -263,6 +263,7 @@ class GroupSettler(Settler):
             self.ledger.settled(item)
             return
         item.owed = len(records)
+        item.handled()
         self.group.add(Entry(item, records, self._acknowledged))
 
 

@@ -136,6 +136,7 @@ class Settler:
             self.ledger.settled(item)
             return
         item.owed = len(records)
+        item.handled()
         refused: list[tuple[Outgoing, Exception]] = []
         for record in records:
             self.producer.send(record, self._acknowledgement(item, record, refused))

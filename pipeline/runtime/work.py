@@ -40,7 +40,8 @@ class Part:
 
     `early` commits come before the records are handled: those stay `uncommitted` until the broker has acknowledged it.
     From then on nobody else will ever handle them, so the work on them goes on even after the partition has gone.
-    Nothing is begun for a part that is `leaving`.
+    Nothing is begun for a part that is `leaving`. `pending` is how many of its records have room in the window and have
+    led to nothing yet.
     """
 
     __slots__ = (
@@ -56,6 +57,7 @@ class Part:
         "leaving",
         "name",
         "pauses",
+        "pending",
         "tier",
         "uncommitted",
     )
@@ -69,6 +71,7 @@ class Part:
         self.tier = tier
         self.alive = True
         self.leaving = False
+        self.pending = 0
         self.answers: Answers[Item] | None = None
         self.frontier = Frontier(former.settled)
         self.keys: KeyQueues[Item] = KeyQueues()
@@ -99,7 +102,8 @@ class Item(Taken):
     """One taken record on its way to its one end. `tries` runs ahead of the record while it waits in place.
 
     `keyed` holds while it is in its key's queue: from there until its turn is over. `counted` holds while it takes room
-    in its feed's window. `due` is when it leaves its tier, in seconds since the epoch.
+    in its feed's window, `pending` until it has led to anything. `due` is when it leaves its tier, in seconds since the
+    epoch.
     `job` is known once it is decoded. `task` runs its handler now; `refusal` is why it is to end, whatever that gives.
     Of a costly call, `until` is when it ends at the latest, 0 while none runs, and `payloads` what it has returned.
     `fate` tells what becomes of it when its partition has gone: `handed` over it is finished to any end, `lost` it
@@ -116,6 +120,7 @@ class Item(Taken):
         "owed",
         "part",
         "payloads",
+        "pending",
         "record",
         "refusal",
         "task",
@@ -133,6 +138,7 @@ class Item(Taken):
         self.end = ""
         self.keyed = False
         self.counted = False
+        self.pending = False
         self.due = 0.0
         self.job: Job | None = None
         self.task: Task[Any] | None = None
@@ -162,13 +168,21 @@ class Item(Taken):
 
     def enter(self) -> None:
         """Take room in the window."""
-        self.counted = True
+        self.counted = self.pending = True
+        self.part.pending += 1
         window = self.part.feed.window
         window.open += 1
         window.bytes += self.size
 
+    def handled(self) -> None:
+        """Note that it has led to something, which needs only to be acknowledged; doing it twice changes nothing."""
+        if self.pending:
+            self.pending = False
+            self.part.pending -= 1
+
     def leave(self) -> None:
         """Give the room back, if it took any; doing it twice changes nothing."""
+        self.handled()
         if self.counted:
             self.counted = False
             window = self.part.feed.window

@@ -222,9 +222,13 @@ def test_a_partition_that_holds_its_share_waits_alone(bench: Bench) -> None:
     for item in items[: most // 2]:
         bench.assignment.share(part)
         assert part.pauses == {SHARED}
-        part.frontier.settle(item)
+        item.handled()
+        item.handled()
     bench.assignment.share(part)
     assert not part.pauses
+    for item in items:
+        item.leave()
+    assert part.pending == 0
 
 
 def test_what_a_tier_holds_is_no_share(bench: Bench) -> None:
