@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.core import headers as h
+from pipeline.core.job import child_id
 from pipeline.core.offset_map import Progress, spell
 from pipeline.core.payloads import Failure, JobPayload
 from pipeline.core.record import Commit, Header, Outgoing, Partition, Position
@@ -311,3 +312,26 @@ def test_keys_move_when_a_topic_grows() -> None:
     assert book.rule == ""
     book.output(4.0, sources[2], "3", partition=0)
     assert book.rule == "partition"
+
+
+def test_what_was_under_way_when_its_topic_grew_chose_its_partition_before() -> None:
+    """A transaction that is committed after the growth holds what was written before it."""
+    book = Book(repartition=True, delivery="exactly once")
+    sources = [book.source(name=name) for name in "ab"]
+    book.output(1.0, sources[0], "1", partition=0, transaction="old")
+    book.ledger.grew(2.0, "t.out", 3)
+    book.ledger.ended(3.0, "old", committed=True)
+    book.output(4.0, sources[1], "2", partition=2)
+    assert book.rule == ""
+
+
+def test_a_failed_record_has_no_place_in_its_key() -> None:
+    """Its next owner ended it by a failure: what the owner before, who stood still, makes of it later may be late."""
+    book = Book()
+    first, second = book.source(name="a"), book.source(name="b")
+    failure = child_id(first.id, "work.failure", 0, 0)
+    book.put(1.0, "t.failures", *named(failure, first))
+    book.output(2.0, second, "b.out")
+    book.output(3.0, first, "a.out")
+    invariants.order(book.ledger)
+    assert book.rule == ""

@@ -143,7 +143,10 @@ def posts(ledger: Ledger, messages: Iterable[WebhookMessage], asks: Asks, ends: 
 
 
 def order(ledger: Ledger) -> None:
-    """First occurrences of a key's outputs stand as their sources do, but for those that went through a tier."""
+    """First occurrences of a key's outputs stand as their sources do, but for those that went through a tier.
+
+    A record that was failed has its end there: what a worker that stood still makes of it later has no place.
+    """
     for stage in ledger.chart.stages.values():
         if stage.order == "key" and stage.delivery != "at most once":
             for topic in ledger.chart.outputs(stage.name):
@@ -155,7 +158,7 @@ def _order(ledger: Ledger, stage: Stage, topic: str) -> None:
     seen: set[str] = set()
     for made in ledger.of(topic):
         source = ledger.at(made.origin) if made.origin else None
-        if made.id in seen or source is None or source.id in ledger.copied:
+        if made.id in seen or source is None or source.id in ledger.copied or source.id in ledger.failed:
             continue
         seen.add(made.id)
         source = _first(ledger, source)

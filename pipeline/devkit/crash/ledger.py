@@ -66,6 +66,7 @@ class Ledger:
         self.failed: set[str] = set()
         self._jobs: dict[str, str] = {}
         self._numbers: dict[tuple[str, bytes], int] = {}
+        self._grown: dict[str, int] = {}
         self._reached: dict[tuple[str, Partition], _Reached] = {}
         self._copies = chart.copies
         self._count = 0
@@ -162,6 +163,7 @@ class Ledger:
     def grew(self, at: float, topic: str, count: int) -> None:
         """Book that a topic has more partitions: its keys are elsewhere from now on."""
         self.say(at, "operator", f"{topic} has {count} partitions")
+        self._grown[topic] = self._count
         self._numbers = {key: number for key, number in self._numbers.items() if key[0] != topic}
 
     def rename(self, position: Position, job: str) -> None:
@@ -186,7 +188,9 @@ class Ledger:
         if reader is None:
             return
         if reader.stage.repartition:
-            # Whoever chooses, chooses by the key, and so always the same.
+            # Whoever chooses, chooses by the key, and so always the same, until the topic grows.
+            if made.number < self._grown.get(made.record.topic, 0):
+                return
             key = (made.record.topic, made.record.key or b"")
             if made.record.key and self._numbers.setdefault(key, made.position.partition) != made.position.partition:
                 self.break_("partition", f"{made.position} has its key in two partitions of its topic", made.job)
