@@ -262,8 +262,7 @@ class GroupSettler(Settler):
         if not records:
             self.ledger.settled(item)
             return
-        item.owed = len(records)
-        item.handled()
+        item.owes(len(records))
         self.group.add(Entry(item, records, self._acknowledged))
 
 

@@ -135,8 +135,7 @@ class Settler:
         if not records:
             self.ledger.settled(item)
             return
-        item.owed = len(records)
-        item.handled()
+        item.owes(len(records))
         refused: list[tuple[Outgoing, Exception]] = []
         for record in records:
             self.producer.send(record, self._acknowledgement(item, record, refused))

@@ -174,15 +174,19 @@ class Item(Taken):
         window.open += 1
         window.bytes += self.size
 
-    def handled(self) -> None:
-        """Note that it has led to something, which needs only to be acknowledged; doing it twice changes nothing."""
+    def owes(self, records: int) -> None:
+        """Note that it has led to so many records, which need only to be acknowledged."""
+        self.owed = records
+        self._handled()
+
+    def _handled(self) -> None:
         if self.pending:
             self.pending = False
             self.part.pending -= 1
 
     def leave(self) -> None:
         """Give the room back, if it took any; doing it twice changes nothing."""
-        self.handled()
+        self._handled()
         if self.counted:
             self.counted = False
             window = self.part.feed.window

@@ -222,8 +222,8 @@ def test_a_partition_that_holds_its_share_waits_alone(bench: Bench) -> None:
     for item in items[: most // 2]:
         bench.assignment.share(part)
         assert part.pauses == {SHARED}
-        item.handled()
-        item.handled()
+        item.owes(1)
+        item.owes(1)
     bench.assignment.share(part)
     assert not part.pauses
     for item in items:
