@@ -21,7 +21,6 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, tho
 )
 
 from pipeline.broker.client import new_client
-from pipeline.broker.client_log import ClientLog
 from pipeline.broker.config import SERVERS, GroupProtocol, KafkaConfig, choose_protocol, variable_of
 from pipeline.broker.topics import Creation, TopicSpec, TopicState
 from pipeline.core.errors import ConfigurationError
@@ -220,7 +219,7 @@ class Admin:
     def _committed(self, group: str, wanted: list[TopicPartition]) -> list[TopicPartition]:
         # Asked by a consumer that never joins: librdkafka 2.16's `list_consumer_group_offsets` kills the process
         # (a null pointer in rd_kafka_cgrp_op) where the group's coordinator is not ready yet.
-        consumer = Consumer(self._config.consumer(group), logger=ClientLog())
+        consumer = new_client(Consumer, self._config, self._config.consumer(group))
         end = time.monotonic() + REQUEST_SECONDS
         try:
             while True:

@@ -21,7 +21,6 @@ from functools import partial
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from pipeline.broker.client import new_client
-from pipeline.broker.client_log import ClientLog
 from pipeline.broker.commits import offsets_of
 from pipeline.broker.config import KafkaConfig
 from pipeline.broker.transaction_verdicts import Forbidden, took_place, unusable
@@ -246,7 +245,7 @@ class _Writing:
     def _offsets(self, batch: Batch) -> dict[Partition, Commit]:
         """Look up what the group has committed, once no transaction on it is open (KIP-447: stable offsets)."""
         parts = [TopicPartition(*name) for name in batch.offsets]
-        consumer = Consumer(self._config.consumer(self._group), logger=ClientLog())
+        consumer = new_client(Consumer, self._config, self._config.consumer(self._group))
         try:
             while True:
                 with contextlib.suppress(KafkaException):
