@@ -40,6 +40,19 @@ async def two(world: World, first: Script, second: Script, **given: Any) -> tupl
     return one, other
 
 
+async def followed(world: World, seconds: float) -> tuple[Run, Run, Reader]:
+    """Let a worker lose partition 1 in a call of so many seconds; returns it, the new owner and that one's reader."""
+    first = await world.start(Script(seconds), costly(), tiers=False)
+    await world.settle()
+    world.put("a", key=b"1", partition=1)
+    await world.until(lambda: first.handler.texts)
+    reader = Reader(world.broker)
+    second = await world.start(Script(), costly(), tiers=False, reader=reader)
+    await world.until(lambda: SECOND in second.consumer.owned)
+    await world.settle()
+    return first, second, reader
+
+
 @pytest.mark.virtual
 @pytest.mark.usefixtures("unhurried")
 async def test_a_call_that_runs_is_finished_and_its_new_owner_waits_for_the_answer() -> None:
@@ -117,14 +130,7 @@ async def test_an_old_owner_that_dies_is_waited_for_no_longer_than_it_said(membe
 async def test_past_the_time_the_log_is_read_to_its_end_before_a_call() -> None:
     """The answer is there at the last moment and the reader is slow: it is found all the same."""
     world = await World.make(partitions=2)
-    first = await world.start(Script(58.0), costly(), tiers=False)
-    await world.settle()
-    world.put("a", key=b"1", partition=1)
-    await world.until(lambda: first.handler.texts)
-    reader = Reader(world.broker)
-    second = await world.start(Script(), costly(), tiers=False, reader=reader)
-    await world.until(lambda: SECOND in second.consumer.owned)
-    await world.settle()
+    first, second, reader = await followed(world, 58.0)
     reader.lag = 30.0
     await world.until(world.texts)
     await world.until(lambda: world.at("t.in", 1) == 1)

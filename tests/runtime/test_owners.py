@@ -13,8 +13,8 @@ from pipeline.core.record import Commit, Partition
 from pipeline.devkit.clock import EPOCH, wall
 from pipeline.runtime import follow
 from pipeline.runtime.owners import LOOK_SECONDS, Owners
-from tests.runtime.following import Reader, calls, costly, progress
-from tests.runtime.test_handover_calls import SECOND, two
+from tests.runtime.following import calls, costly, progress
+from tests.runtime.test_handover_calls import followed, two
 from tests.runtime.world import Script, World
 
 pytestmark = pytest.mark.usefixtures("unhurried")
@@ -57,14 +57,7 @@ async def test_a_killed_owner_is_waited_for_until_its_group_misses_it() -> None:
 async def test_an_answer_that_a_killed_owner_has_written_is_used() -> None:
     """It was written right before the kill, and the reader is slow: it is read before anything is paid for."""
     world = await World.make(partitions=2)
-    first = await world.start(Script(8.0), costly(), tiers=False)
-    await world.settle()
-    world.put("a", key=b"1", partition=1)
-    await world.until(lambda: first.handler.texts)
-    reader = Reader(world.broker)
-    second = await world.start(Script(), costly(), tiers=False, reader=reader)
-    await world.until(lambda: SECOND in second.consumer.owned)
-    await world.settle()
+    first, second, reader = await followed(world, 8.0)
     reader.away = True
     await world.until(world.texts)
     await first.kill()
