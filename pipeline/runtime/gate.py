@@ -128,7 +128,9 @@ class Gate:
             for item in ready:
                 self._dispatch.push(item)
         for item in list(self.holding):
-            if item not in self._workers.running and not isinstance(self._ask(item), Hold):
+            # One whose copy is on its way to a tier has its end: handled as well, it would have two.
+            ending = item.owed or item in self._workers.running
+            if not ending and not isinstance(self._ask(item), Hold):
                 self._workers.withdraw(item)
                 del self.holding[item]
                 self._dispatch.push(item)

@@ -72,7 +72,9 @@ class Intake:
         it. It is bounded all the same, as a partition is paused behind a head that is not due.
         """
         part = item.part
-        if self.gate.alert and self.gate.refuses(item):
+        # What stands on a tier and is committed early ends only after that: a kill would have it told of twice.
+        begun = part.tier is None or not part.early
+        if begun and self.gate.alert and self.gate.refuses(item):
             return
         if part.tier is None:
             item.enter()

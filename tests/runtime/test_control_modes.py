@@ -128,6 +128,22 @@ async def test_what_a_pause_holds_is_handled_once_when_it_is_over(scope: dict[st
     await world.end()
 
 
+@pytest.mark.virtual
+@pytest.mark.parametrize("mode", ["usual", "costly", "at most once"])
+async def test_what_gives_up_its_place_while_its_pause_ends_is_handled_once(mode: str) -> None:
+    """Its copy in a tier is not acknowledged yet when it is released: handled here too, it would have two ends."""
+    world = await Told.of(pause(tenant="acme"))
+    run = await world.begin(Script(), World.stage() if mode == "usual" else stage(mode))
+    run.producer.delay = 5.0
+    world.put("a", headers=of("j", "acme"))
+    await world.until(lambda: run.producer.sent, seconds=40)
+    world.tell(pause(tenant="acme"), back=True)
+    await world.settle(90)
+    assert [record.topic for record in run.producer.sent] == ["t.work.retry.1m", "t.out"]
+    assert (run.handler.texts, world.texts(), world.at()) == (["a"], ["a!"], 1)
+    await world.end()
+
+
 # ------------------------------------------------------------------ costly calls that others make or have made
 
 
@@ -308,4 +324,25 @@ async def test_a_cancelled_record_that_is_committed_early_is_told_of() -> None:
     await world.until(lambda: world.at() == 2)
     await run.stop()
     assert (codes(world), run.handler.texts) == (["cancelled", "cancelled"], [])
+    await world.end()
+
+
+@pytest.mark.virtual
+async def test_a_cancelled_record_of_a_tier_is_committed_before_it_is_told_of() -> None:
+    """Who is killed between the two tells nobody, and who follows does not tell again."""
+    world = await Told.of()
+    first = await world.begin(Script(a=[Retry("not yet")]), stage("at most once"))
+    world.put("a", headers=of("j"))
+    await world.until(lambda: world.tiers()["10s"] == 1)
+    await first.stop()
+    world.tell(cancel("j"))
+    second = await world.begin(Script(), stage("at most once"))
+    second.consumer.loses_commits = True
+    await world.settle(30)
+    assert codes(world) == []
+    await second.kill()
+    third = await world.begin(Script(), stage("at most once"))
+    await world.until(lambda: codes(world))
+    await world.settle(30)
+    assert (codes(world), second.handler.texts, third.handler.texts) == (["cancelled"], [], [])
     await world.end()
