@@ -184,13 +184,14 @@ def simulate_verb(
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds to play.")] = 100,
     first: Annotated[int, typer.Option(min=0, help="The first of them.")] = 0,
     seed: Annotated[int | None, typer.Option(min=0, help="Play this one only.")] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="In so many; one for each core unless given.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Crash the whole pipeline in memory, in virtual time, in ways drawn from seeds, and check its promises."""
     logs.configure(level="CRITICAL")
     chosen = range(first, first + seeds) if seed is None else [seed]
     with complaints():
-        code = simulate(chosen, as_json=as_json)
+        code = simulate(chosen, as_json=as_json, processes=processes)
     raise typer.Exit(code)
 
 

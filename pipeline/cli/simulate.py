@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 
 from rich.markup import escape
@@ -16,10 +17,15 @@ from pipeline.rehearsal import Rehearsal
 LAST_LINES = 80
 
 
-def simulate(seeds: Sequence[int], *, as_json: bool) -> int:
-    """Play `seeds`; returns the exit code."""
+def simulate(seeds: Sequence[int], *, as_json: bool, processes: int | None = None) -> int:
+    """Play `seeds` in so many processes, as many as there are cores unless said; returns the exit code."""
     with bars(ERR) as progress:
-        found = search(Rehearsal(), seeds, lambda count: progress("seeds", count, len(seeds)))
+        found = search(
+            Rehearsal(),
+            seeds,
+            lambda count: progress("seeds", count, len(seeds)),
+            processes or os.cpu_count() or 1,
+        )
     if as_json:
         OUT.print_json(json.dumps(found.as_json()))
     else:

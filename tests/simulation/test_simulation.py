@@ -43,6 +43,14 @@ def test_a_few_seeds_hold() -> None:
     assert found.calls > 20
 
 
+@pytest.mark.local
+def test_any_number_of_processes_comes_to_the_same() -> None:
+    """Two processes play the same faults, records and calls as one, told of in the order of seeds."""
+    counts: list[int] = []
+    assert search(REHEARSAL, range(20), counts.append, processes=2) == search(REHEARSAL, range(20))
+    assert counts == list(range(1, 21))
+
+
 def test_equal_seeds_equal_runs() -> None:
     """To the last record and line of history; another seed is another run."""
     first, again, other = play(7), play(7), play(8)
