@@ -202,6 +202,18 @@ def test_a_call_after_its_answer() -> None:
         assert book.rule == rule
 
 
+def test_an_event_in_two_partitions_is_paid_for_in_each() -> None:
+    """Where topics grew, its sender's repetition stands in another one; a third call has no reason."""
+    for calls, rule in ((1, ""), (2, "nothing is paid for twice")):
+        book = Book()
+        source = book.source(1.0)
+        book.source(3.0, partition=1)
+        told = ((h.CE_ID, b"out"), (h.SOURCE, str(source.position).encode()), (h.PARENT, b"a"))
+        book.put(2.0, "t.out", *told)
+        invariants.calls(book.ledger, [Call("a", "p", 4.0, 5.0)] * calls, [])
+        assert book.rule == rule
+
+
 def test_failures_tell_their_time() -> None:
     """The one value that differs when an event is written again."""
     book = Book()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
@@ -182,12 +182,28 @@ def calls(ledger: Ledger, made: Sequence[Call], disturbances: Sequence[tuple[flo
     """No call of a costly stage starts once its answer is there to be read, but by a process that was troubled since.
 
     That leaves calls cut by a crash before their answer was written, and those that overlap around a stalled owner. It
-    holds for an event that stands at several places, too: a run writes less than is read back for repetitions.
+    holds for an event that stands at several places, too: a run writes less than is read back for repetitions. Who
+    chooses partitions by the key and repeats itself when these have grown puts an event into a second one, where none
+    can know of the first: it is paid for in each.
     """
+    elsewhere = Counter({event: len(numbers) - 1 for event, numbers in _numbers(ledger).items()})
     for call in made:
         answer = ledger.outputs.get(call.event)
         if answer is None or answer.at + VISIBLE > call.began:
             continue
         if not any(answer.at <= at <= call.began and by == call.by for at, by in disturbances):
+            elsewhere[call.event] -= 1
+            if elsewhere[call.event] >= 0:
+                continue
             text = f"{call.by} asked the model again {call.began - answer.at:.3f} s after {answer.position} was written"
             ledger.break_("nothing is paid for twice", text, call.event)
+
+
+def _numbers(ledger: Ledger) -> dict[str, set[int]]:
+    """In which partitions each event stands, copies left aside."""
+    numbers: dict[str, set[int]] = defaultdict(set)
+    for log in ledger.logs.values():
+        for made in log:
+            if made is not None and made.root != made.origin:
+                numbers[made.id].add(made.position.partition)
+    return numbers
