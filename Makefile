@@ -52,13 +52,13 @@ run: install broker ## The demo: everything embedded, sample requests in, signed
 
 .PHONY: test
 test: install broker ## All tests, the real broker and the wheel included
-	@$(PY) -m pytest -n 2 -m 'not kafka and not system' $(ARGS)
+	@$(PY) -m pytest -n 2 --dist worksteal -m 'not kafka and not system' $(ARGS)
 	@$(PY) -m pytest -n 3 --dist worksteal -m '(kafka or system) and not alone' $(ARGS)
 	@$(PY) -m pytest -m alone $(ARGS)
 
 .PHONY: fast
 fast: install ## The in-memory tests only: no broker, no processes
-	@HYPOTHESIS_PROFILE=fast $(PY) -m pytest -n 2 -m 'not kafka and not system and not local' $(ARGS)
+	@HYPOTHESIS_PROFILE=fast $(PY) -m pytest -n 2 --dist worksteal -m 'not kafka and not system and not local' $(ARGS)
 
 .PHONY: check
 check: check-lint check-format check-types check-layers check-budgets check-forbidden ## Lint, format, types, layers, budgets; changes nothing (make -k check: all findings)
