@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -22,7 +22,7 @@ from pipeline.clients import passage_points as points
 from pipeline.clients.qdrant_failures import translated
 from pipeline.core.errors import ConfigurationError, Retry
 from pipeline.core.payloads import Document, Passage
-from pipeline.core.ports import Chunk, Clock
+from pipeline.core.ports import Chunk, Clock, Indexed, Search
 
 T = TypeVar("T")
 Work = Coroutine[Any, Any, T]
@@ -56,9 +56,9 @@ class Passages:
         self._preparing = asyncio.Lock()
         self._documents: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
-    async def search(self, tenant: str, text: str, limit: int, filters: Mapping[str, str]) -> Sequence[Passage]:
+    async def search(self, wanted: Search) -> Sequence[Passage]:
         """Find passages; see the port."""
-        query = self._embedder.query(text)
+        query = self._embedder.query(wanted.text)
         if query is None:
             return ()
         with translated(self._clock):
@@ -68,8 +68,8 @@ class Passages:
                     self._collection,
                     query=query,
                     using=points.VECTOR,
-                    limit=limit,
-                    query_filter=points.visible_to(tenant, filters),
+                    limit=wanted.limit,
+                    query_filter=points.visible_to(wanted.tenant, wanted.filters),
                     with_payload=True,
                 )
             )
@@ -78,7 +78,7 @@ class Passages:
         except ValueError as error:
             raise Retry(f"the index holds a point that is no passage: {error}", code="index_error") from error
 
-    async def replace(self, document: Document, chunks: Sequence[Chunk]) -> bool:
+    async def replace(self, document: Document, chunks: Sequence[Chunk]) -> Indexed:
         """Put a document's chunks in place of its earlier ones; see the port.
 
         New chunks are written before stale ones go, so that a search in between finds some state of the document.
@@ -87,20 +87,28 @@ class Passages:
         with translated(self._clock):
             async with self._sole(document):
                 if await self._holds(points.newer(document)):
-                    return False
+                    return Indexed(stale=True)
                 for start in range(0, len(made), BATCH):
                     await self._upsert(document, made[start : start + BATCH])
                 await self._delete(points.stale(document, len(made)))
-        return True
+        return Indexed(written=len(made))
 
-    async def remove(self, document: Document) -> bool:
+    async def remove(self, document: Document) -> Indexed:
         """Remove a document's chunks; see the port."""
         with translated(self._clock):
             async with self._sole(document):
                 if await self._holds(points.newer(document)):
-                    return False
+                    return Indexed(stale=True)
                 await self._delete(points.up_to(document))
-        return True
+        return Indexed()
+
+    async def keep(self, document: Document) -> Indexed | None:
+        """Give a document a new title, fields and version; see the port."""
+        raise NotImplementedError(document.id)
+
+    async def empty(self, source: str, version: int) -> Indexed:
+        """Remove a source's documents; see the port."""
+        raise NotImplementedError(source, version)
 
     @asynccontextmanager
     async def _sole(self, document: Document) -> AsyncIterator[None]:

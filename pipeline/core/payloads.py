@@ -156,7 +156,12 @@ class Delivery(JobPayload):
 
 
 class Document(Payload):
-    """One state of one document of a source. A higher `version` is newer; `deleted` removes it from the index."""
+    """One state of one document of a source. A higher `version` is newer; `deleted` removes it from the index.
+
+    `fields` are what a request may filter by. `committed_at_ms` is when the source committed this state. Where
+    `body_kept` is set the body is unchanged and not told: `body` is empty, and the text is that of the version before,
+    of the document `former` if its id has changed. `emptied` removes all documents of the source, up to this version.
+    """
 
     source: str
     id: str
@@ -165,6 +170,17 @@ class Document(Payload):
     body: str
     version: int
     deleted: bool = False
+    fields: dict[str, str] = Field(default_factory=dict)
+    committed_at_ms: int | None = None
+    body_kept: bool = False
+    former: str | None = None
+    emptied: bool = False
+
+
+class Nothing(Payload):
+    """What a record of a foreign topic asks for that is known to ask for nothing: a tombstone, a heartbeat."""
+
+    why: str
 
 
 class Control(Payload):

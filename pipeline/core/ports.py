@@ -321,29 +321,107 @@ class Chunk:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What is looked for. All of `filters` must hold, and the tenant is part of the query itself.
+
+    Passages that score below `threshold` are left out, and of one document no more than `per_document` are returned.
+    Each is widened by as many `neighbours` on both sides as its document has.
+    """
+
+    tenant: str
+    text: str
+    limit: int
+    filters: Mapping[str, str] = field(default_factory=dict)
+    threshold: float | None = None
+    per_document: int | None = None
+    neighbours: int = 0
+
+
 class PassageSearch(Protocol):
     """Reads the vector index."""
 
-    async def search(self, tenant: str, text: str, limit: int, filters: Mapping[str, str]) -> Sequence[Passage]:
-        """Find the `limit` best passages of `tenant` for `text`, best first; an empty index finds none.
+    async def search(self, wanted: Search) -> Sequence[Passage]:
+        """Find the best passages, best first; an empty index finds none.
 
-        The tenant is part of the query itself. Raises Defer where the index is away, Retry where it errs.
+        Raises Defer where the index is away, Retry where it errs.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Indexed:
+    """What storing a document came to, in chunks. `stale`: the index holds a newer version, so nothing was changed."""
+
+    stale: bool = False
+    written: int = 0
+    kept: int = 0
+    removed: int = 0
+    tokens: int = 0
 
 
 class PassageStore(Protocol):
-    """Writes the vector index."""
+    """Writes the vector index. Whatever the order of calls, it ends in the newest version of each document.
 
-    async def replace(self, document: Document, chunks: Sequence[Chunk]) -> bool:
-        """Make `chunks` the whole of the document in the index, unless it holds a newer version (then False).
+    Doing anything twice changes nothing, embeds nothing and writes nothing. Each raises Defer where the index or the
+    embedding model is away, Retry where one errs.
+    """
 
-        Doing it twice changes nothing. Raises Defer where the index is away, Retry where it errs.
-        """
+    async def replace(self, document: Document, chunks: Sequence[Chunk]) -> Indexed:
+        """Make `chunks` the whole of the document. What is there already is neither embedded nor written again."""
         ...
 
-    async def remove(self, document: Document) -> bool:
-        """Remove every chunk of the document that is not newer than it; False where the index holds a newer one."""
+    async def keep(self, document: Document) -> Indexed | None:
+        """Give a document whose body is unchanged its new title, fields and version; None where no text is known."""
+        ...
+
+    async def remove(self, document: Document) -> Indexed:
+        """Remove the document; an older version of it that comes late does not bring it back."""
+        ...
+
+    async def empty(self, source: str, version: int) -> Indexed:
+        """Remove all documents of a source that are not newer than `version`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """The vectors of some texts, in their order, and what they cost."""
+
+    vectors: Sequence[Sequence[float]]
+    tokens: int
+
+
+class Embedder(Protocol):
+    """Turns texts into dense vectors. Gathers concurrent calls into requests; never retries by itself."""
+
+    @property
+    def model(self) -> str:
+        """The model's name, which the index records: vectors of two models do not compare."""
+        ...
+
+    async def embed(self, texts: Sequence[str]) -> Embedding:
+        """Embed some texts. Raises Defer (rate limit, away, a wrong key), Retry (an answer that is not as asked for:
+        too few vectors, of another length, not finite) and Reject (the provider refuses a text)."""
+        ...
+
+
+# ------------------------------------------------------------------ foreign topics
+
+
+class RecordDecoder(Protocol):
+    """Reads records of topics that are not ours, with their keys and headers. Knows its topics by name."""
+
+    @property
+    def topics(self) -> Collection[str]:
+        """The topics it reads."""
+        ...
+
+    async def decode(self, record: Record, topic: str) -> Payload:
+        """Decode a record that first stood on `topic`; a value may be null. Returns `Nothing` where nothing is asked.
+
+        Raises Reject (with a reason for people) or Defer (a registry or a database is away).
+        """
         ...
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pipeline.core.errors import Fail, Outcome
 from pipeline.core.limits import estimate_tokens
 from pipeline.core.payloads import Document, Passage
-from pipeline.core.ports import ChatAnswer, ChatCall, Chunk, WebhookMessage
+from pipeline.core.ports import ChatAnswer, ChatCall, Chunk, Indexed, Search, WebhookMessage
 
 _WORD = re.compile(r"\w+")
 
@@ -74,42 +74,79 @@ class FakeIndex:
     def __init__(self) -> None:
         """Start empty."""
         self.documents: dict[tuple[str, str], tuple[Document, tuple[Chunk, ...]]] = {}
+        self.versions: dict[tuple[str, str], int] = {}
+        self.emptied: dict[str, int] = {}
         self.searches: list[str] = []
         self.troubles: deque[Outcome] = deque()
 
-    async def search(self, tenant: str, text: str, limit: int, filters: Mapping[str, str]) -> Sequence[Passage]:
+    async def search(self, wanted: Search) -> Sequence[Passage]:
         """Find passages; see the port."""
         self._stumble()
-        self.searches.append(text)
-        asked = _words(text)
+        self.searches.append(wanted.text)
+        asked = _words(wanted.text)
         visible = (
-            _passage(document, chunk, len(asked & _words(f"{document.title} {chunk.text}")))
+            (document, _passage(document, chunk, len(asked & _words(f"{document.title} {chunk.text}"))))
             for document, chunks in self.documents.values()
-            if document.tenant == tenant
+            if document.tenant == wanted.tenant
             for chunk in chunks
         )
-        found = [passage for passage in visible if passage.score > 0 and _matches(passage, filters)]
-        return sorted(found, key=lambda passage: (-passage.score, passage.document, passage.chunk))[:limit]
+        least = max(wanted.threshold or 0.0, 1.0)
+        found = [one for document, one in visible if one.score >= least and _matches(document, one, wanted.filters)]
+        found.sort(key=lambda passage: (-passage.score, passage.document, passage.chunk))
+        kept = [one for place, one in enumerate(found) if _few(one, found[:place], wanted.per_document)]
+        return [self._widened(passage, wanted.neighbours) for passage in kept[: wanted.limit]]
 
-    async def replace(self, document: Document, chunks: Sequence[Chunk]) -> bool:
+    async def replace(self, document: Document, chunks: Sequence[Chunk]) -> Indexed:
         """Store a document; see the port."""
         self._stumble()
         if self._newer(document):
-            return False
+            return Indexed(stale=True)
+        before = self._chunks(document.source, document.id)
+        again = before is not None and (before[0].title, before[0].tenant) == (document.title, document.tenant)
+        kept = len(set(before[1]) & set(chunks)) if before and again else 0
+        self.versions[document.source, document.id] = document.version
         self.documents[document.source, document.id] = (document, tuple(chunks))
-        return True
+        removed = max(0, len(before[1]) - len(chunks)) if before else 0
+        return Indexed(written=len(chunks) - kept, kept=kept, removed=removed)
 
-    async def remove(self, document: Document) -> bool:
+    async def keep(self, document: Document) -> Indexed | None:
+        """Give a document a new title, fields and version; see the port."""
+        if self._newer(document):
+            return Indexed(stale=True)
+        known = self._chunks(document.source, document.id) or self._chunks(document.source, document.former or "")
+        return None if known is None else await self.replace(document, known[1])
+
+    async def remove(self, document: Document) -> Indexed:
         """Remove a document; see the port."""
         self._stumble()
         if self._newer(document):
-            return False
-        self.documents.pop((document.source, document.id), None)
-        return True
+            return Indexed(stale=True)
+        self.versions[document.source, document.id] = document.version
+        gone = self.documents.pop((document.source, document.id), None)
+        return Indexed(removed=len(gone[1]) if gone else 0)
+
+    async def empty(self, source: str, version: int) -> Indexed:
+        """Remove a source's documents; see the port."""
+        self._stumble()
+        self.emptied[source] = max(version, self.emptied.get(source, version))
+        names = [name for name, (held, _) in self.documents.items() if name[0] == source and held.version <= version]
+        return Indexed(removed=sum(len(self.documents.pop(name)[1]) for name in names))
 
     def _newer(self, document: Document) -> bool:
-        held = self.documents.get((document.source, document.id))
-        return held is not None and held[0].version > document.version
+        """Whether a later version was seen, a removal included; a source that was emptied takes what is newer only."""
+        emptied = self.emptied.get(document.source)
+        if emptied is not None and document.version <= emptied:
+            return True
+        held = self.versions.get((document.source, document.id))
+        return held is not None and held > document.version
+
+    def _chunks(self, source: str, name: str) -> tuple[Document, tuple[Chunk, ...]] | None:
+        return self.documents.get((source, name))
+
+    def _widened(self, passage: Passage, neighbours: int) -> Passage:
+        _, chunks = self.documents[passage.source, passage.document]
+        near = [chunk.text for chunk in chunks if abs(chunk.number - passage.chunk) <= neighbours]
+        return passage.model_copy(update={"text": "\n\n".join(near)}) if neighbours else passage
 
     def _stumble(self) -> None:
         if self.troubles:
@@ -147,9 +184,15 @@ def _passage(document: Document, chunk: Chunk, score: int) -> Passage:
     )
 
 
-def _matches(passage: Passage, filters: Mapping[str, str]) -> bool:
-    known = {"source": passage.source, "document": passage.document, "title": passage.title}
+def _matches(document: Document, passage: Passage, filters: Mapping[str, str]) -> bool:
+    known = {"source": passage.source, "document": passage.document, "title": passage.title, **document.fields}
     return all(known.get(name) == value for name, value in filters.items())
+
+
+def _few(passage: Passage, before: Sequence[Passage], most: int | None) -> bool:
+    """Whether fewer than `most` of its document come before it."""
+    name = (passage.source, passage.document)
+    return most is None or sum((one.source, one.document) == name for one in before) < most
 
 
 def _words(text: str) -> frozenset[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Never
 
-from pipeline.core.errors import Reject
+from pipeline.core.errors import Reject, Retry
 from pipeline.core.event import Event
 from pipeline.core.payloads import Document
 from pipeline.core.ports import PassageStore
@@ -32,19 +32,39 @@ class Index:
         A document is no job of anybody, so what is wrong with it is a dead letter for a person, not a failure event.
         """
         document = event.payload
+        if document.emptied:
+            check_source(document)
+            await self.store.empty(document.source, document.version)
+            return ()
         check(document)
-        chunks = () if document.deleted else chunk(normalise(document.body))
-        if chunks:
-            await self.store.replace(document.model_copy(update={"title": normalise(document.title)}), chunks)
+        document = document.model_copy(update={"title": normalise(document.title)})
+        chunks = () if document.deleted or document.body_kept else chunk(normalise(document.body))
+        if document.body_kept and not document.deleted:
+            await self._keep(document)
+        elif chunks:
+            await self.store.replace(document, chunks)
         else:
             await self.store.remove(document)
         return ()
 
+    async def _keep(self, document: Document) -> None:
+        if await self.store.keep(document) is None:
+            # Out of order, or in another partition after a change of its key: the text may still come.
+            raise Retry("the change does not tell the document's body, and the index has none of it", code="no_body")
+
+
+def check_source(document: Document) -> None:
+    """Refuse a document that names no source."""
+    if not document.source:
+        raise Reject("the document has an empty source", code="invalid_document")
+
 
 def check(document: Document) -> None:
     """Refuse a document that has no identity, or is larger than any that is meant to be found."""
-    for field, text in (("source", document.source), ("id", document.id), ("tenant", document.tenant)):
-        if not text:
+    check_source(document)
+    for field, text in (("id", document.id), ("tenant", document.tenant)):
+        # A deletion may not tell whose it was, where its source keeps no more than the key of what it deletes.
+        if not text and not (field == "tenant" and document.deleted):
             raise Reject(f"the document has an empty {field}", code="invalid_document")
     for field, text, most in (
         ("source", document.source, MAX_NAME),

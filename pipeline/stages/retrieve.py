@@ -9,7 +9,7 @@ from pipeline.core.catalog import Catalog, Retrieval
 from pipeline.core.event import Event
 from pipeline.core.limits import estimate_tokens
 from pipeline.core.payloads import Passage, Prompt, RetrievedContext
-from pipeline.core.ports import PassageSearch
+from pipeline.core.ports import PassageSearch, Search
 from pipeline.core.stage import Context
 from pipeline.stages.kind import kind_of
 
@@ -27,7 +27,7 @@ class Retrieve:
         wanted = kind_of(self.catalog, prompt.type).retrieval
         found: Sequence[Passage] = ()
         if wanted.passages:
-            found = await self.index.search(event.job.tenant, prompt.input, wanted.passages, prompt.filters)
+            found = await self.index.search(Search(event.job.tenant, prompt.input, wanted.passages, prompt.filters))
         passages = within_budget(found, wanted)
         context = RetrievedContext(
             endpoint=prompt.endpoint, metadata=prompt.metadata, input=prompt.input, passages=passages

@@ -18,6 +18,7 @@ from qdrant_client import AsyncQdrantClient, models
 
 from pipeline.clients.qdrant import OneThread, Passages, open_passages
 from pipeline.core.errors import ConfigurationError, Defer, Outcome, Retry
+from pipeline.core.ports import Search
 from pipeline.devkit.listen import listening
 from pipeline.devkit.ports import HOST
 from tests.clients.qdrant_server import Server, qdrant_server
@@ -68,7 +69,7 @@ async def test_the_folder_keeps_what_was_stored(tmp_path: Path) -> None:
     async with embedded(folder) as index:
         await index.replace(document(3), chunks(OPENING))
     async with embedded(folder) as index:
-        found = await index.search("acme", "shop opens", 3, {})
+        found = await index.search(Search("acme", "shop opens", 3, {}))
     assert [(passage.text, passage.version) for passage in found] == [(OPENING, 3)]
 
 
@@ -79,7 +80,7 @@ async def test_a_second_owner_in_this_process_is_refused(tmp_path: Path) -> None
             async with embedded(tmp_path):
                 pass
     async with embedded(tmp_path) as index:
-        assert list(await index.search("acme", "shop", 1, {})) == []
+        assert list(await index.search(Search("acme", "shop", 1, {}))) == []
 
 
 def _own(path: Path, opened: Event, done: Event) -> None:
@@ -134,7 +135,7 @@ async def test_the_loop_is_free_while_the_index_works(tmp_path: Path) -> None:
         while not writing.done():
             await asyncio.sleep(0)
             turns += 1
-        assert await writing
+        assert (await writing).written
     assert turns > 30
 
 
@@ -142,7 +143,7 @@ async def test_many_chunks_go_in_batches(tmp_path: Path) -> None:
     """A document of more chunks than a batch is stored whole."""
     async with embedded(tmp_path) as index:
         await index.replace(document(), chunks(*[f"{OPENING} Room {n}." for n in range(140)]))
-        found = await index.search("acme", "room 139", 1, {})
+        found = await index.search(Search("acme", "room 139", 1, {}))
     assert [passage.chunk for passage in found] == [139]
 
 
@@ -188,7 +189,7 @@ async def test_neither_folder_nor_url_is_a_mistake() -> None:
 async def test_the_collection_is_made_once_with_its_indexes() -> None:
     """At the first call the collection and its payload indexes are made, before any point; later calls do not ask."""
     async with qdrant_server() as server, remote(server, "a-key") as index:
-        await asyncio.gather(*(index.search("acme", "shop", 1, {}) for _ in range(3)))
+        await asyncio.gather(*(index.search(Search("acme", "shop", 1, {})) for _ in range(3)))
         await index.replace(document(), chunks(OPENING))
     made = [asked.body["field_name"] for asked in server.asked if asked.path.endswith("/index")]
     assert sorted(made) == ["chunk", "document", "source", "tenant", "version"]
@@ -199,7 +200,7 @@ async def test_the_collection_is_made_once_with_its_indexes() -> None:
 async def test_the_tenant_is_part_of_the_query() -> None:
     """The server itself filters by tenant: no other tenant's passage ever leaves it."""
     async with qdrant_server() as server, remote(server) as index:
-        await index.search("acme", "shop", 1, {"source": "handbook"})
+        await index.search(Search("acme", "shop", 1, {"source": "handbook"}))
     assert server.asked[-1].body["filter"]["must"] == [
         {"key": "tenant", "match": {"value": "acme"}},
         {"key": "source", "match": {"value": "handbook"}},
@@ -212,7 +213,7 @@ async def test_two_processes_may_make_the_collection_at_once() -> None:
         server.troubles.append((200, {}, b'{"result": {"exists": false}, "status": "ok", "time": 0}'))
         await first.replace(document(), chunks(OPENING))
         server.troubles.append((200, {}, b'{"result": {"exists": false}, "status": "ok", "time": 0}'))
-        assert await second.search("acme", "shop opens", 1, {})
+        assert await second.search(Search("acme", "shop opens", 1, {}))
 
 
 async def test_a_collection_that_cannot_be_made_is_tried_again() -> None:
@@ -222,7 +223,7 @@ async def test_a_collection_that_cannot_be_made_is_tried_again() -> None:
         server.troubles.append((500, {}, b""))
         with pytest.raises(Retry):
             await index.replace(document(), chunks(OPENING))
-        assert await index.replace(document(), chunks(OPENING))
+        assert not (await index.replace(document(), chunks(OPENING))).stale
 
 
 @pytest.mark.parametrize(
@@ -244,14 +245,14 @@ async def test_failures_are_told_apart(
 ) -> None:
     """A server that is away or busy defers; one that errs, or cannot be understood, costs an attempt."""
     async with qdrant_server() as server, remote(server) as index:
-        await index.search("acme", "shop", 1, {})
+        await index.search(Search("acme", "shop", 1, {}))
         server.troubles.append((status, headers, body))
         with pytest.raises(expected):
-            await index.search("acme", "shop", 1, {})
+            await index.search(Search("acme", "shop", 1, {}))
         server.troubles.append((status, headers, body))
         with pytest.raises(expected):
             await index.replace(document(), chunks(OPENING))
-        assert await index.replace(document(), chunks(OPENING))
+        assert not (await index.replace(document(), chunks(OPENING))).stale
 
 
 async def test_a_server_that_is_not_there_defers() -> None:
@@ -260,7 +261,7 @@ async def test_a_server_that_is_not_there_defers() -> None:
         url = f"http://{HOST}:{port}"
     async with open_passages(None, url, None, NAME, time.time) as index:
         with pytest.raises(Defer) as deferred:
-            await index.search("acme", "shop", 1, {})
+            await index.search(Search("acme", "shop", 1, {}))
     assert deferred.value.code == "index_away"
     assert deferred.value.until > time.time()
 
@@ -275,7 +276,7 @@ async def test_a_foreign_point_is_an_error_of_the_index() -> None:
         await server.engine.upsert(NAME, [point])
         await server.engine.set_payload(NAME, {"text": None}, points=models.Filter())
         with pytest.raises(Retry, match="no passage"):
-            await index.search("acme", "shop opens", 5, {})
+            await index.search(Search("acme", "shop opens", 5, {}))
 
 
 async def test_an_address_that_is_none_names_its_variable() -> None:

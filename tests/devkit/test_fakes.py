@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from pipeline.core.errors import Defer, Fail, Outcome, Reject, Retry
+from pipeline.core.ports import Search
 from pipeline.devkit.fakes import FakeIndex, FakeModel, FakeWebhooks, plain_answer
 from tests.contracts import chat_model_contract as chat
 from tests.contracts import webhook_sender_contract as hooks
@@ -91,9 +92,9 @@ async def test_an_index_in_trouble_says_so_once() -> None:
     index = FakeIndex()
     index.troubles.append(Defer("away", until=NOW))
     try:
-        await index.search("acme", "x", 1, {})
+        await index.search(Search("acme", "x", 1, {}))
     except Defer:
-        assert list(await index.search("acme", "x", 1, {})) == []
+        assert list(await index.search(Search("acme", "x", 1, {}))) == []
     else:
         raise AssertionError("the trouble was not raised")
 

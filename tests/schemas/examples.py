@@ -120,7 +120,18 @@ FULL: dict[str, Payload] = {
         metadata=_LABELS,
     ),
     "documents": Document(
-        source="docs", id="d-7", tenant="acme", title="Müller & Söhne", body="Öffnet um 9.", version=2**62, deleted=True
+        source="docs",
+        id="d-7",
+        tenant="acme",
+        title="Müller & Söhne",
+        body="Öffnet um 9.",
+        version=2**62,
+        deleted=True,
+        fields=_LABELS,
+        committed_at_ms=1_800_000_000_000,
+        body_kept=True,
+        former="d-6",
+        emptied=True,
     ),
     "control": Control(
         state="cancelled",

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.core.errors import Defer, Reject
 from pipeline.core.payloads import Document
+from pipeline.core.ports import Search
 from pipeline.devkit.fakes import FakeIndex
 from pipeline.stages.index import MAX_BODY, Index
 from tests.stages.made import context, event
@@ -27,14 +28,14 @@ async def index(store: FakeIndex, *documents: Document) -> None:
 
 async def found(store: FakeIndex, text: str = "shop opens nine") -> list[tuple[str, int]]:
     """Return text and version of what a search finds."""
-    return [(passage.text, passage.version) for passage in await store.search("acme", text, 9, {})]
+    return [(passage.text, passage.version) for passage in await store.search(Search("acme", text, 9, {}))]
 
 
 async def test_a_document_becomes_searchable() -> None:
     """Its body is normalised and cut, and its title kept."""
     store = FakeIndex()
     await index(store, document("Cafe\u0301\x00 opens.\r\n\r\nIt closes.", title=" Hours\x00 "))
-    (passage,) = await store.search("acme", "Caf\u00e9", 9, {})
+    (passage,) = await store.search(Search("acme", "Caf\u00e9", 9, {}))
     assert (passage.text, passage.title, passage.chunk) == ("Caf\u00e9 opens.\n\nIt closes.", "Hours", 0)
 
 

@@ -7,13 +7,13 @@ requests that the script lets fail for good.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from random import Random
 
 from pipeline.core.errors import Defer, Reject, Retry
 from pipeline.core.payloads import Document, Passage
-from pipeline.core.ports import ChatAnswer, ChatCall, Chunk, Clock, WebhookMessage
+from pipeline.core.ports import ChatAnswer, ChatCall, Chunk, Clock, Indexed, Search, WebhookMessage
 from pipeline.devkit.crash.ledger import Ledger
 from pipeline.devkit.crash.scheduler import owner
 from pipeline.devkit.crash.script import BROKEN, PASSAGE, REFUSED, UNHEARD
@@ -90,12 +90,12 @@ class Outside:
 
     # -------------------------------------------------------------- the index
 
-    async def search(self, tenant: str, text: str, limit: int, filters: Mapping[str, str]) -> Sequence[Passage]:
+    async def search(self, wanted: Search) -> Sequence[Passage]:
         """Find the one passage, and what was indexed for the tenant; see the port."""
-        await self._trouble("index", text)
-        return [PASSAGE, *await self._index.search(tenant, text, limit - 1, filters)]
+        await self._trouble("index", wanted.text)
+        return [PASSAGE, *await self._index.search(replace(wanted, limit=wanted.limit - 1))]
 
-    async def replace(self, document: Document, chunks: Sequence[Chunk]) -> bool:
+    async def replace(self, document: Document, chunks: Sequence[Chunk]) -> Indexed:
         """Store a document; see the port."""
         await self._trouble("index", document.id)
         stored = await self._index.replace(document, chunks)
@@ -107,9 +107,17 @@ class Outside:
                 self.heard(made.position.topic)
         return stored
 
-    async def remove(self, document: Document) -> bool:
+    async def keep(self, document: Document) -> Indexed | None:
+        """Nothing is kept in a run; see the port."""
+        return await self._index.keep(document)
+
+    async def remove(self, document: Document) -> Indexed:
         """Nothing is removed in a run; see the port."""
         return await self._index.remove(document)
+
+    async def empty(self, source: str, version: int) -> Indexed:
+        """Nothing is emptied in a run; see the port."""
+        return await self._index.empty(source, version)
 
     # -------------------------------------------------------------- webhooks
 
