@@ -8,152 +8,37 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol, TextIO, TypeVar
-from weakref import WeakValueDictionary
+from typing import Any, TextIO, TypeVar
 
-from qdrant_client import AsyncQdrantClient, models
-from qdrant_client.http.exceptions import UnexpectedResponse
+from qdrant_client import AsyncQdrantClient
 
-from pipeline.clients import passage_points as points
-from pipeline.clients.qdrant_failures import translated
-from pipeline.core.errors import ConfigurationError, Retry
-from pipeline.core.payloads import Document, Passage
-from pipeline.core.ports import Chunk, Clock, Indexed, Search
+from pipeline.clients.passage_collection import Collection, Run
+from pipeline.clients.passage_points import Embedder
+from pipeline.clients.passage_search import PassageFinder
+from pipeline.clients.passage_store import PassageKeeper
+from pipeline.core.errors import ConfigurationError
+from pipeline.core.ports import Clock
 
 T = TypeVar("T")
 Work = Coroutine[Any, Any, T]
 
-BATCH = 128
-"""Points per request; the server's own advice is 64 to 256."""
 TIMEOUT_SECONDS = 20
 """The longest request to a server."""
 
 
-class Run(Protocol):
-    """Where the client's coroutines run."""
-
-    async def __call__(self, work: Work[T]) -> T:
-        """Await `work` there."""
-        ...
-
-
-class Passages:
-    """Fills both ports of the index, search and store, on a client that somebody else closes."""
+class Passages(PassageFinder, PassageKeeper):
+    """Fills both ports of the index on one collection."""
 
     def __init__(self, client: AsyncQdrantClient, collection: str, run: Run, clock: Clock, *, indexed: bool) -> None:
         """Use `collection`, made at the first call; `indexed` makes its payload indexes, too."""
-        self._client = client
-        self._collection = collection
-        self._run = run
-        self._clock = clock
-        self._indexed = indexed
-        self._embedder = points.Embedder()
-        self._ready = False
-        self._preparing = asyncio.Lock()
-        self._documents: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
-
-    async def search(self, wanted: Search) -> Sequence[Passage]:
-        """Find passages; see the port."""
-        query = self._embedder.query(wanted.text)
-        if query is None:
-            return ()
-        with translated(self._clock):
-            await self._prepare()
-            found = await self._run(
-                self._client.query_points(
-                    self._collection,
-                    query=query,
-                    using=points.VECTOR,
-                    limit=wanted.limit,
-                    query_filter=points.visible_to(wanted.tenant, wanted.filters),
-                    with_payload=True,
-                )
-            )
-        try:
-            return tuple(map(points.make_passage, found.points))
-        except ValueError as error:
-            raise Retry(f"the index holds a point that is no passage: {error}", code="index_error") from error
-
-    async def replace(self, document: Document, chunks: Sequence[Chunk]) -> Indexed:
-        """Put a document's chunks in place of its earlier ones; see the port.
-
-        New chunks are written before stale ones go, so that a search in between finds some state of the document.
-        """
-        made = points.make_points(document, chunks, self._embedder)
-        with translated(self._clock):
-            async with self._sole(document):
-                if await self._holds(points.newer(document)):
-                    return Indexed(stale=True)
-                for start in range(0, len(made), BATCH):
-                    await self._upsert(document, made[start : start + BATCH])
-                await self._delete(points.stale(document, len(made)))
-        return Indexed(written=len(made))
-
-    async def remove(self, document: Document) -> Indexed:
-        """Remove a document's chunks; see the port."""
-        with translated(self._clock):
-            async with self._sole(document):
-                if await self._holds(points.newer(document)):
-                    return Indexed(stale=True)
-                await self._delete(points.up_to(document))
-        return Indexed()
-
-    async def keep(self, document: Document) -> Indexed | None:
-        """Give a document a new title, fields and version; see the port."""
-        raise NotImplementedError(document.id)
-
-    async def empty(self, source: str, version: int) -> Indexed:
-        """Remove a source's documents; see the port."""
-        raise NotImplementedError(source, version)
-
-    @asynccontextmanager
-    async def _sole(self, document: Document) -> AsyncIterator[None]:
-        """Keep two versions of one document from being written at once; their keys may differ, so their order does."""
-        await self._prepare()
-        name = (document.source, document.id)
-        lock = self._documents.get(name)
-        if lock is None:
-            lock = self._documents[name] = asyncio.Lock()
-        async with lock:
-            yield
-
-    async def _holds(self, wanted: models.Filter) -> bool:
-        counted = await self._run(self._client.count(self._collection, count_filter=wanted, exact=True))
-        return counted.count > 0
-
-    async def _upsert(self, document: Document, batch: list[models.PointStruct]) -> None:
-        # The condition fences a newer version that another process wrote since we looked.
-        await self._run(self._client.upsert(self._collection, batch, wait=True, update_filter=points.up_to(document)))
-
-    async def _delete(self, unwanted: models.Filter) -> None:
-        selector = models.FilterSelector(filter=unwanted)
-        await self._run(self._client.delete(self._collection, points_selector=selector, wait=True))
-
-    async def _prepare(self) -> None:
-        """Make the collection and its indexes, once; a server that is away at the start is asked again later."""
-        if self._ready:
-            return
-        async with self._preparing:
-            if not self._ready:
-                await self._make_collection()
-                self._ready = True
-
-    async def _make_collection(self) -> None:
-        if not await self._run(self._client.collection_exists(self._collection)):
-            sparse = {points.VECTOR: models.SparseVectorParams(modifier=models.Modifier.IDF)}
-            try:
-                await self._run(
-                    self._client.create_collection(self._collection, vectors_config={}, sparse_vectors_config=sparse)
-                )
-            except UnexpectedResponse as error:
-                if error.status_code != 409:  # another process has just made it
-                    raise
-        for field, schema in points.INDEXES.items() if self._indexed else ():
-            await self._run(self._client.create_payload_index(self._collection, field, schema, wait=True))
+        place = Collection(client, collection, run, clock, indexed=indexed)
+        bm25 = Embedder()
+        PassageFinder.__init__(self, place, bm25)
+        PassageKeeper.__init__(self, place, bm25)
 
 
 @asynccontextmanager
