@@ -9,7 +9,8 @@ import pytest
 from pipeline.core.errors import ConfigurationError
 from pipeline.devkit.fakes import FakeModel
 from pipeline.resources import resource
-from pipeline.settings_catalog import MAX_BYTES, load_catalog
+from pipeline.settings_catalog import load_catalog
+from pipeline.settings_yaml import MAX_BYTES
 from pipeline.stages.infer import Infer
 from pipeline.stages.postprocess import Postprocess
 

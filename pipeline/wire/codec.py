@@ -7,35 +7,20 @@ the record. Confluent's wire format: 00, the schema's id in a registry in 4 byte
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from pipeline.core.errors import Reject
 from pipeline.core.payloads import Payload
-from pipeline.wire.avro import AvroSchema, Malformed, TooLarge, check_size, explain, parse, read, write
-from pipeline.wire.bounds import SchemaError
+from pipeline.wire.avro import AvroSchema, Malformed, TooLarge, check_size, explain, read, write
+from pipeline.wire.registered import CONFLUENT, CONFLUENT_HEAD, Registered, SchemaRegistry, Unwritten
 from pipeline.wire.schemas import Schemas, Version
 
 P = TypeVar("P", bound=Payload)
 
 SINGLE_OBJECT = b"\xc3\x01"
-CONFLUENT = b"\x00"
 _SINGLE_OBJECT_HEAD = 10
-_CONFLUENT_HEAD = 5
-_MAX_SCHEMA_ID = 2**31 - 1
-
-
-class SchemaRegistry(Protocol):
-    """Where schemas have ids that records name."""
-
-    async def schema(self, schema_id: int) -> str:
-        """The JSON of the schema with this id. Raises Reject for an unknown one, Defer where the registry is away."""
-        ...
-
-    async def id_of(self, noun: str, schema: str) -> int:
-        """The id of `schema` among those of `noun`. Raises Defer where it is not registered, or the registry away."""
-        ...
 
 
 class AvroCodec:
@@ -49,7 +34,7 @@ class AvroCodec:
         self._schemas = schemas
         self._registry = registry
         self._heads: dict[str, bytes] = {}
-        self._registered: dict[int, AvroSchema | str] = {}
+        self._registered = Registered(registry)
 
     async def prepare(self, nouns: Iterable[str]) -> None:
         """Look up what `nouns` are written with, so that no write of these depends on the registry from here on.
@@ -66,7 +51,7 @@ class AvroCodec:
         if value[:2] == SINGLE_OBJECT:
             writer, start = self._by_fingerprint(noun, value), _SINGLE_OBJECT_HEAD
         elif value[:1] == CONFLUENT:
-            writer, start = await self._by_id(noun, value), _CONFLUENT_HEAD
+            writer, start = await self._by_id(noun, value), CONFLUENT_HEAD
         else:
             raise _undecodable(noun, _unframed(value))
         if writer.name != newest.name:
@@ -114,28 +99,10 @@ class AvroCodec:
         return version.schema
 
     async def _by_id(self, noun: str, value: bytes) -> AvroSchema:
-        if len(value) < _CONFLUENT_HEAD:
-            raise _undecodable(noun, "it ends within its schema registry frame (00 and 4 bytes of schema id)")
-        schema_id = int.from_bytes(value[1:_CONFLUENT_HEAD], "big")
-        if schema_id > _MAX_SCHEMA_ID:
-            # A registry would call the question wrong, not the id unknown, and the record would wait for ever.
-            raise _undecodable(noun, f"no registry has a schema of id {schema_id}", "unknown_schema")
-        schema = self._registered.get(schema_id) or await self._fetch(noun, schema_id)
-        if isinstance(schema, str):
-            raise _undecodable(noun, f"its schema, id {schema_id} of the registry, {schema}", "unknown_schema")
-        return schema
-
-    async def _fetch(self, noun: str, schema_id: int) -> AvroSchema | str:
-        """Ask the registry, and remember the answer for ever: an id never changes its schema, be it good or bad."""
-        if self._registry is None:
-            why = f"it names id {schema_id} of a schema registry and none is configured: set SCHEMA_REGISTRY_URL"
-            raise _undecodable(noun, why, "unknown_schema")
-        text = await self._registry.schema(schema_id)
         try:
-            schema: AvroSchema | str = parse(text)
-        except SchemaError as error:
-            schema = str(error)
-        return self._registered.setdefault(schema_id, schema)
+            return await self._registered.writer_of(value)
+        except Unwritten as error:
+            raise _undecodable(noun, str(error), error.code) from None
 
     def _foreign(self, noun: str, name: str) -> Reject:
         owner = self._schemas.noun_of(name)
