@@ -205,8 +205,8 @@ def _cure(problem: Mapping[str, Any]) -> str:
 
 def _known(loc: tuple[int | str, ...]) -> str:
     """List the keys that may stand where an unknown one does."""
-    models = {1: Tables, 3: Table}
-    model = models.get(len(loc)) or (Tenant if "tenant" in loc else VersionOf)
+    models: dict[int, type[_Entry]] = {1: Tables, 3: Table}
+    model = models.get(len(loc)) or (Tenant if loc[-2] == "tenant" else VersionOf)
     return "use " + ", ".join(field.alias or name for name, field in model.model_fields.items())
 
 

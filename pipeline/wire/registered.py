@@ -42,7 +42,7 @@ class Registered:
         self._known: dict[int, AvroSchema | str] = {}
 
     async def writer_of(self, value: bytes) -> AvroSchema:
-        """Find the schema of a value that begins with 00. Raises Unwritten, and Reject and Defer as the registry does."""
+        """Find the schema of a value that begins with 00. Raises Unwritten, or Reject or Defer as the registry does."""
         if len(value) < CONFLUENT_HEAD:
             raise Unwritten("it ends within its schema registry frame (00 and 4 bytes of schema id)")
         schema_id = int.from_bytes(value[1:CONFLUENT_HEAD], "big")
