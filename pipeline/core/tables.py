@@ -151,7 +151,8 @@ class Tables(_Entry):
         if not self.tables:
             raise ValueError("it maps no table: name one topic at least under tables, with its columns")
         every = (*self.tables, *self.ignored)
-        if odd := next((topic for topic in every if not _TOPIC.fullmatch(topic)), None):
+        odd = next((topic for topic in every if not _TOPIC.fullmatch(topic)), None)
+        if odd is not None:
             raise ValueError(f"{odd[:60]!r} is no topic: use 1 to {MAX_TOPIC} letters, digits, '.', '_' or '-'")
         if twice := _repeated(every):
             raise ValueError(f"the topic {twice} is given twice: leave it in tables or in ignored, once")
@@ -182,7 +183,8 @@ def parse_tables(data: object, origin: str) -> Tables:
         raise ConfigurationError(f"tables {origin}: {wrong}{more}") from None
 
 
-_TOLD = 8
+_TOLD = 6
+"""How many mistakes one sentence tells."""
 
 
 def _place(loc: Iterable[int | str]) -> str:

@@ -90,8 +90,13 @@ def _last_tenant(table: Table, row: Row) -> str:
 
 
 def _version(table: Table, change: Change) -> int:
-    if table.version.column is not None:
-        return version(change.row or {}, table.version.column, table.version.reads)
+    name = table.version.column
+    if name is not None:
+        row = change.row or {}
+        if change.operation == "delete" and row.get(name) is None:
+            why = f"the deletion does not tell the column {name!r} of its row, which holds the version: {_FULL}"
+            raise Reject(why, code="no_version")
+        return version(row, name, table.version.reads)
     if change.lsn is None:
         why = f"the change does not tell {change.where_lsn}; without it, let `version` in PIPELINE_TABLES name a column"
         raise Reject(why, code="no_version")
