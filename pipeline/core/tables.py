@@ -16,13 +16,15 @@ PLACEHOLDER = "__debezium_unavailable_value"
 """What Debezium writes for a large value that did not change (its `unavailable.value.placeholder`)."""
 MAX_COLUMNS = 64
 """The most columns that one entry may list."""
+RESERVED = ("tenant", "source", "document", "title")
+"""What every document can be filtered by, so that no column may have these names as a field."""
 MAX_NAME = 200
 """The longest name of a column, a source or a constant tenant, in characters."""
 
 _TOPIC = re.compile(rf"[a-zA-Z0-9._-]{{1,{MAX_TOPIC}}}")
 
 
-def _columns(entry: object) -> object:
+def _columns(entry: object) -> tuple[str, ...]:
     """Take one name for a list of one. Raises ValueError with the cure."""
     names = (entry,) if isinstance(entry, str) else tuple(entry) if isinstance(entry, list | tuple) else None
     if names is None or not all(isinstance(name, str) for name in names):
@@ -37,7 +39,7 @@ def _columns(entry: object) -> object:
     return names
 
 
-def _some_columns(entry: object) -> object:
+def _some_columns(entry: object) -> tuple[str, ...]:
     names = _columns(entry)
     if not names:
         raise ValueError("it lists no column: name one at least")
@@ -45,12 +47,16 @@ def _some_columns(entry: object) -> object:
 
 
 def _fields(entry: object) -> object:
-    names = _columns(entry)
-    odd = next((name for name in names if set(name) & set('.[]"')), None) if isinstance(names, tuple) else None
+    """Take columns for fields of the same names. Raises ValueError with the cure."""
+    columns = _columns([*entry.values()] if isinstance(entry, dict) else entry)
+    fields = entry if isinstance(entry, dict) else dict(zip(columns, columns, strict=True))
+    odd = next((name for name in fields if name in RESERVED or not (name.isascii() and name.isidentifier())), None)
     if odd is not None:
-        # The index reads these as paths, and would find nothing by them.
-        raise ValueError(f"{odd!r} cannot be filtered by: a field's name has no dot, bracket or quote")
-    return names
+        raise ValueError(
+            f"{odd[:60]!r} is no name to filter by (ASCII letters, digits and '_', but not {', '.join(RESERVED)}, "
+            f"which all documents have): write {{<name>: {odd[:60]}}}"
+        )
+    return fields
 
 
 def _version(entry: object) -> object:
@@ -67,7 +73,7 @@ def _tenant(entry: object) -> object:
 
 Columns = Annotated[tuple[str, ...], BeforeValidator(_columns)]
 SomeColumns = Annotated[tuple[str, ...], BeforeValidator(_some_columns)]
-FieldColumns = Annotated[tuple[str, ...], BeforeValidator(_fields)]
+FieldColumns = Annotated[dict[str, str], BeforeValidator(_fields)]
 Text = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 
 
@@ -110,7 +116,7 @@ class Table(_Entry):
     """How the rows of one table become documents.
 
     `id` are columns of the table's key; several are put together. `title` and `body` join what their columns hold, by
-    a space and by an empty line. `fields` are the columns that requests may filter by.
+    a space and by an empty line. `fields` are what requests may filter by, each by its name the column it is in.
 
     `replica_identity` is what the table was altered to. With `default`, the `placeholder` always means an unchanged
     value. With `full` Debezium never needs it, so that it is a user's own text where the change bears that out.
@@ -122,7 +128,7 @@ class Table(_Entry):
     title: Columns = ()
     body: SomeColumns
     version: Annotated[VersionOf, BeforeValidator(_version)] = VersionOf()
-    fields: FieldColumns = ()
+    fields: FieldColumns = Field(default_factory=dict)
     placeholder: Text = PLACEHOLDER
     replica_identity: Literal["default", "full"] = "default"
 

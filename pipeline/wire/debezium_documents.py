@@ -131,9 +131,9 @@ class _Row:
 
     def fields(self) -> dict[str, str]:
         """Return what requests filter by. Rows from before a column was added do not have it."""
-        names = [name for name in self._table.fields if name in self._row]
-        told = zip(names, self.told(names, "fields"), strict=True)
-        return {name: value for name, value in told if value is not None}
+        columns = {field: name for field, name in self._table.fields.items() if name in self._row}
+        told = zip(columns, self.told([*columns.values()], "fields"), strict=True)
+        return {field: value for field, value in told if value is not None}
 
     def told(self, names: Sequence[str], entry: str) -> list[str | None]:
         """Return the texts of some columns, in their order."""

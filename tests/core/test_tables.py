@@ -35,7 +35,7 @@ def _sentence(data: object) -> str:
 def test_little_has_to_be_said() -> None:
     """A table without more has no title and no fields, and goes by the lsn."""
     table = _table()
-    assert (("id",), ("text",), (), ()) == (table.id, table.body, table.title, table.fields)
+    assert (("id",), ("text",), (), {}) == (table.id, table.body, table.title, table.fields)
     assert (Tenant(column="owner"), VersionOf(), PLACEHOLDER, "default") == (
         table.tenant,
         table.version,
@@ -45,12 +45,14 @@ def test_little_has_to_be_said() -> None:
 
 
 def test_much_can_be_said() -> None:
-    """Lists of columns, a constant tenant, a version of its own, and topics that do not matter."""
+    """Lists of columns, a constant tenant, a version of its own, fields by name, and topics that do not matter."""
     version = {"column": "changed", "as": "timestamp"}
     table = _table(id=["shop", "number"], tenant={"constant": "acme"}, version=version, replica_identity="full")
     assert (("shop", "number"), "acme") == (table.id, table.tenant.constant)
     assert ("changed", "timestamp") == (table.version.column, table.version.reads)
     assert VersionOf() == _table(version="lsn").version
+    assert {"lang": "lang", "type": "type"} == _table(fields=["lang", "type"]).fields
+    assert {"origin": "source"} == _table(fields={"origin": "source"}).fields
     assert ("app.transaction",) == parse_tables({**_tables(), "ignored": ["app.transaction"]}, "t.yaml").ignored
 
 
@@ -67,7 +69,12 @@ def test_much_can_be_said() -> None:
         ({"title": ["x" * 300]}, "has 300"),
         ({"title": [str(n) for n in range(MAX_COLUMNS + 1)]}, f"use {MAX_COLUMNS} at most"),
         ({"id": ["a", "a"]}, "id: the column 'a' is listed twice: leave one out"),
-        ({"fields": ["a.b"]}, "fields: 'a.b' cannot be filtered by: a field's name has no dot"),
+        ({"fields": ["a.b"]}, "fields: 'a.b' is no name to filter by"),
+        ({"fields": ["größe"]}, "write {<name>: größe}"),
+        ({"fields": {"source": "origin"}}, "but not tenant, source, document, title, which all documents have"),
+        ({"fields": {"a": 5}}, "fields: write a column's name"),
+        ({"fields": {"a": ["b"]}}, "fields: write a column's name"),
+        ({"fields": {"a": "b", "c": "b"}}, "fields: the column 'b' is listed twice"),
         ({"fields": 7}, "fields: write a column's name"),
         ({"tenant": "acme"}, "tenant: write {column: acme} for what a column holds, or {constant: acme} for all rows"),
         ({"tenant": {}}, "tenant: write either {column: <name>} or {constant: <tenant>}"),
