@@ -14,7 +14,7 @@ from pipeline.core.tables import Table, Tables
 from pipeline.wire.debezium_changes import Change, read_change
 from pipeline.wire.debezium_columns import identity
 from pipeline.wire.debezium_documents import deletion, document, truncation
-from pipeline.wire.debezium_values import MAX_CHANGE_BYTES, MAX_KEY_BYTES, Row, Values
+from pipeline.wire.debezium_values import MAX_CHANGE_BYTES, MAX_KEY_BYTES, Values
 from pipeline.wire.registered import SchemaRegistry
 
 NEW_KEY, OLD_KEY = "__debezium.newkey", "__debezium.oldkey"
@@ -69,17 +69,15 @@ class ChangeDecoder:
             why = "the record has no key, so the document has no id: give the table a primary key, or the connector "
             raise Reject(why + "message.key.columns for it", code="no_key")
         key = await self._values.read(record.key, "the key", MAX_KEY_BYTES)
-        return await self._of_row(record, table, change, key)
+        return await self._of_row(record, table, change, identity(key, table.id, "the key"))
 
-    async def _of_row(self, record: Record, table: Table, change: Change, key: Row) -> Document | Nothing:
-        name = identity(key, table.id, "the key")
+    async def _of_row(self, record: Record, table: Table, change: Change, name: str) -> Document | Nothing:
         if change.operation == "delete":
             if await self._moved(record, NEW_KEY, table) == name:
                 # The creation that follows has the same version: after it, this would remove what it brought.
                 return Nothing(why="the key changed in what is no part of the id; its creation tells the new state")
             return deletion(table, change, name)
-        former = await self._moved(record, OLD_KEY, table)
-        return document(table, change, key, name, None if former == name else former)
+        return document(table, change, name, await self._moved(record, OLD_KEY, table))
 
     async def _moved(self, record: Record, header: str, table: Table) -> str | None:
         """Make the id of the other key that a header tells; None where the key did not change."""

@@ -7,8 +7,8 @@ log it again), unless the table has REPLICA IDENTITY FULL; Debezium then writes 
 - anything else, or one of several body columns: the document cannot be made, and the record is refused.
 
 A text that equals the placeholder is a user's own only where the table is known to have full identity *and* the change
-bears that out: a row that was inserted or read in a snapshot, or an update that tells the row before it. Otherwise it
-is the placeholder, so that at worst a text stays as it was, and the placeholder is never taken for a text.
+bears that out: a row that was inserted or read in a snapshot, or an update that tells what the column held before it.
+Otherwise it is the placeholder, so that at worst a text stays as it was, and the placeholder is never taken for a text.
 """
 
 from __future__ import annotations
@@ -25,21 +25,24 @@ from pipeline.wire.debezium_values import Row
 _FULL = "ALTER TABLE ... REPLICA IDENTITY FULL makes Debezium tell it"
 
 
-def document(table: Table, change: Change, key: Row, name: str, former: str | None) -> Document:
-    """Make the document called `name` of a row that was read, created or updated. Raises Reject."""
-    row = _Row(table, change, key, former is not None)
+def document(table: Table, change: Change, name: str, former: str | None) -> Document:
+    """Make the document called `name` of a row that was read, created or updated. Raises Reject.
+
+    `former` is the id of its key before, if the change gave the row another key.
+    """
+    row = _Row(table, change, former is not None)
     body, kept = row.body()
     return Document(
         source=table.source,
         id=name,
         tenant=row.tenant(),
-        title=" ".join(part for part in row.told(table.title, "title") if part),
+        title=" ".join(part for part in row.texts(table.title, "title") if part),
         body=body,
         version=_version(table, change),
         fields=row.fields(),
         committed_at_ms=change.committed_at_ms,
         body_kept=kept,
-        former=former,
+        former=None if former == name else former,
     )
 
 
@@ -104,17 +107,17 @@ def _version(table: Table, change: Change) -> int:
 
 
 class _Row:
-    """The row that a change leaves, with what it does not tell known as such."""
+    """The row that a change leaves, in which a value that is not told is known as such."""
 
-    def __init__(self, table: Table, change: Change, key: Row, moved: bool) -> None:
+    def __init__(self, table: Table, change: Change, moved: bool) -> None:
         self._table = table
+        self._change = change
         self._row = change.row or {}
-        own = table.replica_identity == "full" and _tells_all(change, key, moved)
-        self._unavailable = None if own else table.placeholder
+        self._moved = moved
 
     def tenant(self) -> str:
         of = self._table.tenant
-        tenant = of.constant if of.column is None else self.told((of.column,), "tenant")[0]
+        tenant = of.constant if of.column is None else self.texts((of.column,), "tenant")[0]
         if not tenant:
             why = f"the column {of.column!r} is empty, so it is not known whose the document is: fill it for every row"
             raise Reject(why, code="no_tenant")
@@ -123,35 +126,31 @@ class _Row:
     def body(self) -> tuple[str, bool]:
         """Return the body, and whether it is kept instead."""
         names = self._table.body
-        if self._unavailable is not None and any(self._row.get(name) == self._unavailable for name in names):
-            if all(self._row.get(name) == self._unavailable for name in names):
-                return "", True
-            raise _unavailable("body")
-        return "\n\n".join(part for part in self.told(names, "body") if part), False
+        if all(map(self._left_out, names)):
+            return "", True
+        return "\n\n".join(part for part in self.texts(names, "body") if part), False
 
     def fields(self) -> dict[str, str]:
         """Return what requests filter by. Rows from before a column was added do not have it."""
         columns = {field: name for field, name in self._table.fields.items() if name in self._row}
-        told = zip(columns, self.told([*columns.values()], "fields"), strict=True)
+        told = zip(columns, self.texts([*columns.values()], "fields"), strict=True)
         return {field: value for field, value in told if value is not None}
 
-    def told(self, names: Sequence[str], entry: str) -> list[str | None]:
-        """Return the texts of some columns, in their order."""
-        values = [text(column(self._row, name, entry), name) for name in names]
-        if self._unavailable is not None and self._unavailable in values:
-            raise _unavailable(entry)
-        return values
+    def texts(self, names: Sequence[str], entry: str) -> list[str | None]:
+        """Return what some columns hold, in their order. Raises Reject where the change leaves one out."""
+        if any(map(self._left_out, names)):
+            some = "a part of the body" if entry == "body" else f"a column of `{entry}`"
+            why = f"the change does not tell {some}, a large value that it left as it was: {_FULL}"
+            raise Reject(why, code="unavailable_value")
+        return [text(column(self._row, name, entry), name) for name in names]
 
+    def _left_out(self, name: str) -> bool:
+        if self._row.get(name) != self._table.placeholder:
+            return False
+        return self._table.replica_identity != "full" or not self._must_tell(name)
 
-def _tells_all(change: Change, key: Row, moved: bool) -> bool:
-    """Whether a change shows that nothing in it was left out: then the placeholder is somebody's text."""
-    if change.operation == "update":
-        # With default identity, what is told of the row before is its key at most; the rest of it is null.
-        return any(value is not None and name not in key for name, value in (change.before or {}).items())
-    return not moved
-
-
-def _unavailable(entry: str) -> Reject:
-    some = "a part of the body" if entry == "body" else f"a column of `{entry}`"
-    why = f"the change does not tell {some}, a large value that it left as it was: {_FULL}"
-    return Reject(why, code="unavailable_value")
+    def _must_tell(self, name: str) -> bool:
+        """Whether the change cannot have left out a value: then the placeholder in its place is somebody's text."""
+        if self._change.operation == "update":
+            return (self._change.before or {}).get(name) is not None
+        return not self._moved

@@ -289,7 +289,10 @@ async def test_a_body_of_which_a_part_is_not_told_is_refused() -> None:
         ("u", None, {}, False),
         ("u", {}, {}, False),
         ("u", {**dict.fromkeys(ROW), "id": "n1"}, {}, False),
+        ("u", {**ROW, "body": None}, {}, False),
+        ("u", {**ROW, "body": PLACEHOLDER}, {}, True),
         ("c", None, {"__debezium.oldkey": {"id": "n0"}}, False),
+        ("c", None, {"__debezium.oldkey": {"id": "n1"}}, False),
     ],
 )
 async def test_with_full_identity_the_placeholder_may_be_a_users_text(
