@@ -15,9 +15,17 @@ class StageMetrics:
         self.taken = Counter(
             "pipeline_records_taken", "Records a stage has taken from its topics", ["stage"], registry=registry
         )
-        # The ends: "output", "failure", "retry", "moved", "dead_letter", "nothing", "answered".
+        # The ends: "output", "failure", "retry", "moved", "dead_letter", "nothing" (handled, with no outputs),
+        # "answered", "ignored" (a record of a foreign topic that asks for nothing: not handled).
         self.settled = Counter(
             "pipeline_records_settled", "Records settled, by the end they came to", ["stage", "end"], registry=registry
+        )
+        # By topic: the foreign ones are named in the mapping of tables, so there are no more than a person wrote down.
+        self.ignored = Counter(
+            "pipeline_records_ignored",
+            "Records of foreign topics that ask for nothing (tombstones, heartbeats)",
+            ["stage", "topic"],
+            registry=registry,
         )
         # The outcomes: "ok", or which of the five exceptions; anything else is "unexpected".
         self.tries = Counter(

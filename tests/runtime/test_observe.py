@@ -115,6 +115,20 @@ def test_a_success_is_told_where_somebody_debugs(
     assert [line["action"] for line in lines if line["job"] == "job-1"] == written
 
 
+@pytest.mark.parametrize("level, written", [(logging.DEBUG, ["work: ignored: a tombstone"]), (logging.INFO, [])])
+def test_why_nothing_is_asked_for_is_told_where_somebody_debugs(
+    lines: list[dict[str, object]], level: int, written: list[str]
+) -> None:
+    """It is counted by topic in any case, and no try."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level))
+    registry = CollectorRegistry()
+    Observer(StageMetrics(registry)).ignored(PLAN, "db.users", "a tombstone")
+    Observer().ignored(PLAN, "db.users", "a tombstone")
+    assert [line["event"] for line in lines] == 2 * written
+    counted = registry.get_sample_value("pipeline_records_ignored_total", {"stage": "work", "topic": "db.users"})
+    assert (counted, registry.get_sample_value("pipeline_tries_total", {"stage": "work", "outcome": "ok"})) == (1, None)
+
+
 @pytest.mark.virtual
 async def test_tries_side_by_side_do_not_mix_their_contexts(lines: list[dict[str, object]]) -> None:
     """Two handlers at once each write about their own job."""
