@@ -31,7 +31,7 @@ def problems(
 def foreign_problems(
     found: Mapping[str, TopicState], topics: Iterable[str], longest_seconds: float, largest_bytes: int
 ) -> list[str]:
-    """List in sentences what is wrong with foreign topics, and the cure. Others make them: ask for no more than we need.
+    """List in sentences what is wrong with foreign topics, and the cure. Others make them, so we ask for little.
 
     They may be compacted: what is kept then is the newest state of each key, and that is what we are after. A record of
     more than `largest_bytes` could not be put aside where it fails.
@@ -51,7 +51,7 @@ def _foreign(name: str, found: TopicState | None, longest_seconds: float, larges
     largest = int(found.config.get("max.message.bytes", "0"))
     if largest > largest_bytes:
         yield (
-            f"{name} takes records up to {largest} bytes (max.message.bytes), but one of more than {largest_bytes} that "
+            f"{name} takes records up to {largest} bytes (max.message.bytes), but one larger than {largest_bytes} that "
             f"cannot be indexed would stop the stage: set it to {largest_bytes} or less"
         )
 
