@@ -69,11 +69,16 @@ class Attempt:
         return self._receive(item, payload)
 
     def foreign_topic(self, item: Item) -> str:
-        """Name the foreign topic that the item's record first stood on; empty where it was one of ours."""
-        if not self.plan.foreign:
+        """Name the foreign topic that the item's record first stood on; empty where it was one of ours.
+
+        On a tier that may be one that is not read any more: its decoder knows best what that means.
+        """
+        if self.foreign is None:
             return ""
-        topic = item.record.topic if item.part.tier is None else _original_topic(item.record)
-        return topic if topic in self.plan.foreign else ""
+        if item.part.tier is None:
+            return item.record.topic if item.record.topic in self.plan.foreign else ""
+        topic = _original_topic(item.record)
+        return topic if topic in self.plan.foreign or topic not in self.plan.sources else ""
 
     def bare(self, item: Item) -> Event[Payload]:
         """Make the event of a record that cannot be decoded, from its headers and position alone."""

@@ -68,7 +68,7 @@ class Observer:
         """Count a record of a foreign topic that asks for nothing, and say why at debug level."""
         stage = plan.stage.name
         if self._metrics:
-            self._metrics.ignored.labels(stage, topic).inc()
+            self._metrics.ignored.labels(stage, topic if topic in plan.foreign else "other").inc()
         if self._debugging:
             self._log.debug(f"{stage}: ignored: {why}", action=f"{stage}.ignored", stage=stage, topic=topic)
 

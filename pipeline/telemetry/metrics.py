@@ -21,7 +21,7 @@ class StageMetrics:
         self.settled = Counter(
             "pipeline_records_settled", "Records settled, by the end they came to", ["stage", "end"], registry=registry
         )
-        # By topic: the foreign ones are named in the mapping of tables, so there are no more than a person wrote down.
+        # By topic, of those that the mapping of tables names; copies of what it named before are `other`.
         self.ignored = Counter(
             "pipeline_records_ignored",
             "Records of foreign topics that ask for nothing (tombstones, heartbeats)",
