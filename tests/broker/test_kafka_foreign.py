@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.broker.topics import TopicSpec
 from pipeline.core.errors import Reject, Retry
+from pipeline.core.limits import MAX_FOREIGN_BYTES, MAX_FOREIGN_COPY_BYTES
 from pipeline.core.record import Headers, Outgoing, Partition, Record
 from pipeline.devkit.kafka import Broker
 from pipeline.runtime.observe import Observer
@@ -72,9 +73,10 @@ async def place(servers: str, script: Script, *, there: bool = True, **answers: 
         foreign, prefix = f"app.{uuid4().hex[:8]}.users", uuid4().hex[:8]
         bound = plan(World.stage(OPEN, output=None, repartition=True), prefix, [foreign])
         ours = [name for name in (*bound.topics, bound.dead_letters, bound.failures) if name != foreign]
-        await bench.cluster.create_topics(TopicSpec(name, 1) for name in ours)
+        copies = {"max.message.bytes": str(MAX_FOREIGN_COPY_BYTES)}
+        await bench.cluster.create_topics(TopicSpec(name, 1, copies) for name in ours)
         if there:
-            await bench.cluster.create_topics([TopicSpec(foreign, 3)])
+            await bench.cluster.create_topics([TopicSpec(foreign, 3, {"max.message.bytes": str(MAX_FOREIGN_BYTES)})])
         decoder, registry = Decoder(foreign, **answers), CollectorRegistry()
         kit = Kit(
             bench.consumer(bound.group),
@@ -146,6 +148,18 @@ async def test_a_foreign_record_comes_back_from_a_tier_as_it_was(kafka: Broker) 
         await until(lambda: at.metric("records_ignored_total", topic=at.foreign) == 1)
         (before, _), (after, topic) = [(one, topic) for one, topic in at.decoder.seen if one.value is None]
         assert (told(before), topic) == (told(after), at.foreign)
+        await until(at.done)
+
+
+@pytest.mark.within(120)
+async def test_the_largest_foreign_record_does_not_stop_the_stage(kafka: Broker) -> None:
+    """One that nobody can read is put aside whole, though its copy is larger by the headers that say why."""
+    script, bad = Script(row=[[]]), b"x" * (MAX_FOREIGN_BYTES - 1_000)
+    async with place(kafka.bootstrap_servers, script, **{bad.decode(): [Reject("too large")]}) as at:
+        await at.write((b"k", bad, 0), (b"k", b"row", 0))
+        await until(lambda: script.done == ["row"])
+        (letter,) = await _read(at, [at.bound.dead_letters], 1)
+        assert letter.value == bad
         await until(at.done)
 
 

@@ -74,7 +74,7 @@ async def test_foreign_records_stand_beside_our_own() -> None:
 
 
 @pytest.mark.virtual
-@pytest.mark.parametrize("delivery", ["at least once", "at most once"])
+@pytest.mark.parametrize("delivery", ["at least once", "at most once", "exactly once"])
 async def test_what_asks_for_nothing_is_settled_at_once(delivery: str) -> None:
     """No try, no handler, nothing written, an end and a count of its own; the frontier passes it, so lag reaches 0."""
     world = await make()
@@ -85,7 +85,8 @@ async def test_what_asks_for_nothing_is_settled_at_once(delivery: str) -> None:
     world.write(b"a", b"k", USERS, 1)
     world.write(None, b"k", USERS, 1)
     script = Script(a=[[]])
-    run = await world.start(script, stage(delivery=delivery), foreign=decoder)
+    declared = World.stage(OPEN, repartition=True, delivery=delivery)
+    run = await world.start(script, declared, foreign=decoder)
     await world.until(lambda: done(world, (USERS, 0, 1), (USERS, 1, 5)))
     await world.settle()
     assert script.texts == ["a"]
