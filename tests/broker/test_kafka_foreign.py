@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -66,8 +66,10 @@ class Place:
 
 
 @asynccontextmanager
-async def place(servers: str, script: Script, *, there: bool = True, **answers: list[Any]) -> AsyncIterator[Place]:
-    """Run a stage with one foreign topic. Unless `there` that does not exist yet."""
+async def place(
+    servers: str, script: Script, answers: Mapping[str, list[Any]] | None = None, *, there: bool = True
+) -> AsyncIterator[Place]:
+    """Run a stage with one foreign topic, whose decoder has `answers`. Unless `there` that does not exist yet."""
     async with kafka_bench(servers, "consumer") as bench:
         assert isinstance(bench, KafkaBench)
         foreign, prefix = f"app.{uuid4().hex[:8]}.users", uuid4().hex[:8]
@@ -77,7 +79,7 @@ async def place(servers: str, script: Script, *, there: bool = True, **answers: 
         await bench.cluster.create_topics(TopicSpec(name, 1, copies) for name in ours)
         if there:
             await bench.cluster.create_topics([TopicSpec(foreign, 3, {"max.message.bytes": str(MAX_FOREIGN_BYTES)})])
-        decoder, registry = Decoder(foreign, **answers), CollectorRegistry()
+        decoder, registry = Decoder(foreign, **(answers or {})), CollectorRegistry()
         kit = Kit(
             bench.consumer(bound.group),
             bench.producer(),
@@ -121,7 +123,7 @@ async def _read(at: Place, topics: Sequence[str], count: int) -> list[Record]:
 async def test_foreign_records_come_to_their_ends(kafka: Broker) -> None:
     """Beside our own: handled, ignored with null values and keys, dead with all their bytes; lag reaches 0."""
     script = Script(ours=[[]], row=[[]])
-    async with place(kafka.bootstrap_servers, script, bad=[Reject("unknown op")]) as at:
+    async with place(kafka.bootstrap_servers, script, {"bad": [Reject("unknown op")]}) as at:
         ours = Outgoing(next(iter(at.bound.sources)), b"k", Note(text="ours").model_dump_json().encode())
         assert await write(at.bench.producer(), [ours]) == [None]
         tombstones = [(key, None, number) for number in range(3) for key in (b"k", None)]
@@ -139,7 +141,7 @@ async def test_foreign_records_come_to_their_ends(kafka: Broker) -> None:
 async def test_a_foreign_record_comes_back_from_a_tier_as_it_was(kafka: Broker) -> None:
     """What a handler or a decoder failed at, null key and value included: as if it still stood where it did."""
     script = Script(row=[Retry("once"), []])
-    async with place(kafka.bootstrap_servers, script, **{"": [RuntimeError("a bug")]}) as at:
+    async with place(kafka.bootstrap_servers, script, {"": [RuntimeError("a bug")]}) as at:
         await at.write((b'{"id":"7"}', b"row", 1), (None, None, 2))
         await until(lambda: script.texts == ["row", "row"])
         first, *_, last = [record for record, _ in at.decoder.seen if record.value == b"row"]
@@ -155,7 +157,7 @@ async def test_a_foreign_record_comes_back_from_a_tier_as_it_was(kafka: Broker) 
 async def test_the_largest_foreign_record_does_not_stop_the_stage(kafka: Broker) -> None:
     """One that nobody can read is put aside whole, though its copy is larger by the headers that say why."""
     script, bad = Script(row=[[]]), b"x" * (MAX_FOREIGN_BYTES - 1_000)
-    async with place(kafka.bootstrap_servers, script, **{bad.decode(): [Reject("too large")]}) as at:
+    async with place(kafka.bootstrap_servers, script, {bad.decode(): [Reject("too large")]}) as at:
         await at.write((b"k", bad, 0), (b"k", b"row", 0))
         await until(lambda: script.done == ["row"])
         (letter,) = await _read(at, [at.bound.dead_letters], 1)
