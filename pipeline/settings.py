@@ -29,10 +29,17 @@ FOREIGN: Mapping[str, str] = {
     "OPENAI_BASE_URL": "an OpenAI-compatible API; OpenAI's own unless set",
     "QDRANT_URL": "a Qdrant server; without it a local path that one process can use",
     "QDRANT_API_KEY": "the key of the Qdrant server",
+    "EMBEDDING_MODEL": "a model of the provider for dense vectors; without it the index has sparse ones only",
+    "SOURCE_DATABASE_URL": "the database that PIPELINE_TABLES maps, for commands that compare the index with it",
 }
 """Variables of other products that we read, and what they are for."""
 
 SECRET = re.compile(r"(PASSWORD|SECRET|API_KEY|TOKEN|CREDENTIAL|OAUTHBEARER_CONFIG|SASL_JAAS|_PEM)", re.IGNORECASE)
+
+_IN_URL = re.compile(r"(?<=://)[^/\s]+@")
+"""A user and a password; a password may hold an `@`."""
+_PARAMETER = re.compile(r"((?:^|[?&;,\s])\w*(?:password|passwd|pwd|passphrase|secret|token)=)[^&;,\s]+", re.IGNORECASE)
+"""A secret among the parameters of a URL, or in a connection string."""
 
 UP_OR = "start `pipeline up` in this folder, or set the variable"
 
@@ -45,6 +52,7 @@ class Settings(BaseModel):
     topic_prefix: str = Field(default="pipeline", description="prefix of all topics, groups and subjects; no dot")
     partitions: int = Field(default=12, ge=1, le=10_000, description="partitions of the topics that are created")
     catalog: Path | None = Field(default=None, description="the catalog file; the one in the package unless set")
+    tables: Path | None = Field(default=None, description="the file that maps tables to documents, for `index`")
     cache: Path = Field(default=Path("~/.cache/llm-event-pipeline"), description="where downloads are kept")
     data: Path = Field(default=Path(".run"), description="where embedded parts keep their state")
     drain_seconds: float = Field(default=30.0, ge=0, description="how long a stopping stage may finish its work")
@@ -154,7 +162,7 @@ def masked(name: str, text: str) -> str:
     """Return a value fit for showing: secrets and passwords inside URLs are hidden."""
     if SECRET.search(name):
         return MASK
-    return re.sub(r"(?<=://)[^/@\s]+@", f"{MASK}@", text)
+    return _PARAMETER.sub(rf"\1{MASK}", _IN_URL.sub(f"{MASK}@", text))
 
 
 def _positive(name: str, text: str) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pipeline.broker.admin import TopicSpec
 from pipeline.core import names
 from pipeline.core import payloads as p
-from pipeline.core.limits import MAX_COPY_BYTES, MAX_MESSAGE_BYTES
+from pipeline.core.limits import MAX_COPY_BYTES, MAX_FOREIGN_COPY_BYTES, MAX_MESSAGE_BYTES
 from pipeline.core.retry import TIERS, RetryPolicy
-from pipeline.core.stage import Topic, joined, sink, stage
+from pipeline.core.stage import Stage, Topic, joined, sink, stage
 from pipeline.stages.index import Index
 from pipeline.stages.infer import Infer
 from pipeline.stages.notify import Notify
@@ -24,6 +24,9 @@ FAILURES = Topic("failures", p.Failure)
 DELIVERIES = Topic("deliveries", p.Delivery)
 DOCUMENTS = Topic("documents", p.Document, open_topic=True)
 CONTROL = Topic("control", p.Control)
+
+FOREIGN = DOCUMENTS
+"""What foreign topics carry once they are decoded: whoever reads this reads them as well."""
 
 TOPICS = (REQUESTS, PROMPTS, CONTEXTS, COMPLETIONS, RESULTS, FAILURES, DELIVERIES, DOCUMENTS)
 """What is work, in a topic for each; `CONTROL` is read by every worker, whole, and has one partition."""
@@ -42,19 +45,27 @@ WORK_DAYS, DEAD_DAYS = 7, 30
 """How long work and retry topics, and dead letters, are kept; `topics check` holds them against the deadlines."""
 
 
+def reads_foreign(one: Stage) -> bool:
+    """Whether a stage reads the foreign topics that are configured, beside its own."""
+    return FOREIGN in one.sources
+
+
 def topic_specs(prefix: str, partitions: int) -> list[TopicSpec]:
-    """Say what every topic of the pipeline must be like. From `prompts` on, all share one partition count."""
+    """Say what every topic of the pipeline must be like. From `prompts` on, all share one partition count.
+
+    Foreign topics are none of these: others make them, and choose what they are like.
+    """
     work = {"cleanup.policy": "delete", "message.timestamp.type": "CreateTime", "retention.ms": str(WORK_DAYS * DAY_MS)}
-    copy = work | {"max.message.bytes": str(MAX_COPY_BYTES)}
-    dead = copy | {"retention.ms": str(DEAD_DAYS * DAY_MS)}
+    dead = work | {"retention.ms": str(DEAD_DAYS * DAY_MS)}
     specs = []
     for declared in TOPICS:
         for lane in declared.lanes:
             name = names.topic(prefix, declared.noun, lane)
             specs.append(TopicSpec(name, partitions, work | {"max.message.bytes": str(MAX_MESSAGE_BYTES)}))
     for one in STAGES:
-        specs += [TopicSpec(names.retry_topic(prefix, one.name, tier), partitions, copy) for tier in TIERS]
-        specs.append(TopicSpec(names.dead_letter_topic(prefix, one.name), partitions, dead))
+        size = {"max.message.bytes": str(MAX_FOREIGN_COPY_BYTES if reads_foreign(one) else MAX_COPY_BYTES)}
+        specs += [TopicSpec(names.retry_topic(prefix, one.name, tier), partitions, work | size) for tier in TIERS]
+        specs.append(TopicSpec(names.dead_letter_topic(prefix, one.name), partitions, dead | size))
     # Compacted: what is in force is kept for ever, what was taken back goes.
     kept = {"cleanup.policy": "compact", "message.timestamp.type": "CreateTime"}
     specs.append(TopicSpec(names.topic(prefix, CONTROL.noun), 1, kept | {"max.message.bytes": str(MAX_MESSAGE_BYTES)}))

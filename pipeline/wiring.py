@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
-from typing import Any, Protocol, get_type_hints
+from typing import Any, Protocol
 from uuid import uuid4
 
 from prometheus_client import REGISTRY
@@ -20,29 +21,34 @@ from pipeline.broker.kafka_producer import open_producer
 from pipeline.broker.kafka_reader import open_reader
 from pipeline.broker.kafka_transactions import open_transactions
 from pipeline.broker.tail import open_tail as open_tail_of
-from pipeline.clients.webhook import addresses, open_webhooks
 from pipeline.core import names
 from pipeline.core.catalog import Catalog
 from pipeline.core.control import ControlState, Entry, expired, key_of
 from pipeline.core.errors import ConfigurationError
+from pipeline.core.limits import MAX_FOREIGN_BYTES
 from pipeline.core.payloads import Document, Request
-from pipeline.core.ports import ChatModel, Clock, Codec, PassageSearch, PassageStore, Producer, WebhookSender
+from pipeline.core.ports import Clock, Codec, Producer
 from pipeline.core.record import Record
 from pipeline.core.stage import Handler, Stage
+from pipeline.core.tables import Tables
 from pipeline.ops.publish import Publisher
-from pipeline.ops.topic_check import TopicState, problems
+from pipeline.ops.topic_check import TopicState, foreign_problems, problems
 from pipeline.resources import resource
 from pipeline.runtime.control import ControlTopic, followed
 from pipeline.runtime.observe import Observer
-from pipeline.runtime.plan import plan
+from pipeline.runtime.plan import Plan, plan
 from pipeline.runtime.probes import serve_probes
 from pipeline.runtime.runner import Kit, Runner
 from pipeline.runtime.worker import Worker
 from pipeline.settings import Configured
 from pipeline.settings_catalog import load_catalog
-from pipeline.telemetry.metrics import ModelMetrics, StageMetrics
+from pipeline.settings_tables import load_tables
+from pipeline.telemetry.metrics import StageMetrics
 from pipeline.wire.codec import AvroCodec
+from pipeline.wire.debezium import ChangeDecoder
+from pipeline.wire.registered import SchemaRegistry
 from pipeline.wire.schemas import load_schemas
+from pipeline.world import World
 
 VERSION = version("llm-event-pipeline")
 CLOCK = time.time
@@ -85,80 +91,38 @@ async def opened_admin(configured: Configured, say: Say) -> AsyncIterator[Admin]
 
 
 @asynccontextmanager
+async def opened_registry(configured: Configured) -> AsyncIterator[SchemaRegistry | None]:
+    """Open the schema registry that is configured; None where there is none."""
+    url = configured.environment.get("SCHEMA_REGISTRY_URL")
+    if not url:
+        yield None
+        return
+    from pipeline.wire.registry import RegistryConfig, open_registry  # noqa: PLC0415  # 0.3 s, where configured
+
+    async with open_registry(RegistryConfig(url, configured.settings.topic_prefix), CLOCK) as registry:
+        yield registry
+
+
+@asynccontextmanager
 async def opened_codec(configured: Configured) -> AsyncIterator[AvroCodec]:
     """Open the codec, with a schema registry where one is configured."""
-    schemas = load_schemas(resource("schemas"))
-    url = configured.environment.get("SCHEMA_REGISTRY_URL")
-    async with AsyncExitStack() as stack:
-        registry = None
-        if url:
-            from pipeline.wire.registry import RegistryConfig, open_registry  # noqa: PLC0415  # 0.3 s, where configured
-
-            config = RegistryConfig(url, configured.settings.topic_prefix)
-            registry = await stack.enter_async_context(open_registry(config, CLOCK))
-        yield AvroCodec(schemas, registry)
+    async with opened_registry(configured) as registry:
+        yield AvroCodec(load_schemas(resource("schemas")), registry)
 
 
-class World:
-    """The ports that handlers ask for, each opened at the first one that needs it and shared by all."""
+def tables_of(configured: Configured, stages: Sequence[Stage]) -> Tables | None:
+    """Read the mapping of tables, where one is configured and one of `stages` reads what it maps.
 
-    def __init__(self, configured: Configured, stack: AsyncExitStack, calls: int) -> None:
-        """Open into `stack`; `calls` is the hard cap on model calls in flight."""
-        self._configured = configured
-        self._stack = stack
-        self._calls = calls
-        self._opened: dict[str, Any] = {}
-        self._openers: Mapping[type, tuple[str, Callable[[], Awaitable[Any]]]] = {
-            Catalog: ("catalog", self._catalog),
-            ChatModel: ("model", self._model),
-            PassageSearch: ("passages", self._passages),
-            PassageStore: ("passages", self._passages),
-            WebhookSender: ("webhooks", self._webhooks),
-        }
+    Raises ConfigurationError naming the file and what is wrong.
+    """
+    path = configured.settings.tables
+    return load_tables(path) if path and any(map(topology.reads_foreign, stages)) else None
 
-    async def handler(self, stage: Stage) -> Handler[Any, Any]:
-        """Build a stage's handler: each of its fields is a port, named by its type."""
-        hints = get_type_hints(stage.handler)
-        ports = {field.name: await self._open(hints[field.name]) for field in fields(stage.handler)}  # type: ignore[arg-type]  # every handler is a dataclass
-        return stage.handler(**ports)
 
-    async def _open(self, port: type) -> Any:
-        name, opener = self._openers[port]
-        if name not in self._opened:
-            self._opened[name] = await opener()
-        return self._opened[name]
-
-    async def _catalog(self) -> Catalog:
-        return catalog_of(self._configured)
-
-    async def _model(self) -> ChatModel:
-        from pipeline.clients.llm import open_chat_model  # noqa: PLC0415  # 0.7 s that only `infer` needs
-
-        environment = self._configured.environment
-        key = environment.need("OPENAI_API_KEY", "the key of the model provider; any text where it wants none")
-        return await self._stack.enter_async_context(
-            open_chat_model(environment.get("OPENAI_BASE_URL"), key, self._calls, CLOCK, ModelMetrics(REGISTRY))
-        )
-
-    async def _passages(self) -> PassageSearch:
-        from pipeline.clients.qdrant import open_passages  # noqa: PLC0415  # 1.5 s that only two stages need
-
-        environment, path = self._configured.environment, self._configured.data / "qdrant"
-        return await self._stack.enter_async_context(
-            open_passages(
-                path,
-                environment.get("QDRANT_URL"),
-                environment.get("QDRANT_API_KEY"),
-                f"{self._configured.settings.topic_prefix}-passages",
-                CLOCK,
-            )
-        )
-
-    async def _webhooks(self) -> WebhookSender:
-        catalog: Catalog = await self._open(Catalog)
-        targets = addresses(catalog.endpoints, self._configured.environment.get)
-        allow = self._configured.settings.allow_loopback_webhooks
-        return await self._stack.enter_async_context(open_webhooks(targets, allow_loopback=allow, clock=CLOCK))
+def foreign_topics(configured: Configured, stage: Stage) -> Collection[str]:
+    """Name the topics of others that a stage reads beside its own."""
+    tables = tables_of(configured, [stage])
+    return tables.tables if tables else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,21 +142,23 @@ async def open_worker(
     `accept_dead` is how many dead letters of each stage a person lets pass, whatever they look like.
     """
     stages = chosen(wanted, configured)
-    settings = configured.settings
+    settings, tables = configured.settings, tables_of(configured, stages)
     async with AsyncExitStack() as stack:
-        world = World(configured, stack, next((one.concurrency for one in stages if one.name == "infer"), 1))
-        handlers = [await world.handler(stage) for stage in stages]
+        handlers = await _handlers(configured, stages, stack)
         kafka = kafka_of(configured)
         admin = await stack.enter_async_context(opened_admin(configured, say))
         producer = await stack.enter_async_context(open_producer(kafka))
-        codec = await stack.enter_async_context(opened_codec(configured))
+        registry = await stack.enter_async_context(opened_registry(configured))
+        codec = AvroCodec(load_schemas(resource("schemas")), registry)
         await _prepare(codec, stages)
         kafka = kafka.with_protocol(await admin.group_protocol())
         observer = Observer(StageMetrics(REGISTRY))
         control = await stack.enter_async_context(followed(await _control(configured, kafka, codec, stack, CLOCK)))
+        decoder = ChangeDecoder(tables, registry) if tables else None
         runners = []
         for stage, handler in zip(stages, handlers, strict=True):
-            bound = plan(stage, settings.topic_prefix)
+            foreign = decoder if topology.reads_foreign(stage) else None
+            bound = plan(stage, settings.topic_prefix, foreign.topics if foreign else ())
             consumer = await stack.enter_async_context(open_consumer(kafka, bound.group, admin.topic_ids))
             answers = f"{bound.group}.answers"
             reader = await stack.enter_async_context(open_reader(kafka, answers)) if stage.costly else None
@@ -211,15 +177,27 @@ async def open_worker(
                 reader=reader,
                 admission=control,
                 members=admin.members,
+                foreign=foreign,
             )
-            if stage.delivery == "exactly once":
-                unique = names.transactional_id(settings.topic_prefix, stage.name, uuid4().hex)
-                opened = open_transactions(kafka, bound.group, unique)
-                kit = replace(kit, transactions=await stack.enter_async_context(opened))
-            runners.append(Runner(bound, handler, kit))
+            runners.append(Runner(bound, handler, await _transacting(kit, bound, kafka, stack)))
         worker = Worker(runners)
         probes = serve_probes(settings.probes_host, settings.probes_port, runners, REGISTRY)
         yield OpenWorker(worker, await stack.enter_async_context(probes))
+
+
+async def _handlers(configured: Configured, stages: Sequence[Stage], stack: AsyncExitStack) -> list[Handler[Any, Any]]:
+    calls = next((one.concurrency for one in stages if one.name == "infer"), 1)
+    world = World(configured, catalog_of(configured), stack, calls, CLOCK)
+    return [await world.handler(stage) for stage in stages]
+
+
+async def _transacting(kit: Kit, bound: Plan, kafka: KafkaConfig, stack: AsyncExitStack) -> Kit:
+    """Open the transactions of a stage that is exactly once; others have none."""
+    if bound.stage.delivery != "exactly once":
+        return kit
+    unique = names.transactional_id(bound.prefix, bound.stage.name, uuid4().hex)
+    opened = open_transactions(kafka, bound.group, unique)
+    return replace(kit, transactions=await stack.enter_async_context(opened))
 
 
 async def _control(
@@ -239,7 +217,10 @@ async def _prepare(codec: AvroCodec, stages: Sequence[Stage]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What a person's commands work with: a publisher, the admin client, the codec."""
+    """What a person's commands work with: a publisher, the admin client, the codec.
+
+    `foreign` names the topics of others that a stage reads.
+    """
 
     publisher: Publisher
     admin: Admin
@@ -247,6 +228,7 @@ class Desk:
     producer: Producer
     prefix: str
     known: Mapping[str, Stage] = field(default_factory=lambda: STAGES)
+    foreign: Callable[[Stage], Collection[str]] = lambda _: ()
 
     async def document(self, document: Document) -> None:
         """Write one state of a document."""
@@ -257,8 +239,8 @@ class Desk:
         return await self.publisher.request(request)
 
     async def lag(self, stage: str) -> int:
-        """Count what a stage has still to settle on its sources and tiers."""
-        bound = plan(self.known[stage], self.prefix)
+        """Count what a stage has still to settle on its sources, foreign ones included, and tiers."""
+        bound = plan(self.known[stage], self.prefix, self.foreign(self.known[stage]))
         return sum((await self.admin.lag(bound.group, bound.topics)).values())
 
     async def dead(self) -> int:
@@ -275,7 +257,8 @@ async def open_desk(configured: Configured, say: Say, source: str = "pipeline-su
         admin = await stack.enter_async_context(opened_admin(configured, say))
         producer = await stack.enter_async_context(open_producer(kafka_of(configured)))
         codec = await stack.enter_async_context(opened_codec(configured))
-        yield Desk(Publisher(producer, codec, prefix, source), admin, codec, producer, prefix)
+        foreign = partial(foreign_topics, configured)
+        yield Desk(Publisher(producer, codec, prefix, source), admin, codec, producer, prefix, foreign=foreign)
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,11 +353,12 @@ async def check_topics(configured: Configured, admin: Admin) -> list[str]:
     """Say in sentences what is wrong with the topics on the broker."""
     prefix = configured.settings.topic_prefix
     specs = topology.topic_specs(prefix, configured.settings.partitions)
-    found = await admin.describe_topics([spec.name for spec in specs])
+    others = [name for stage in topology.STAGES for name in foreign_topics(configured, stage)]
+    described = await admin.describe_topics([*(spec.name for spec in specs), *others])
+    found = {name: TopicState(topic.partitions, topic.config) for name, topic in described.items()}
     longest = max([600.0, *(kind.deadline_seconds for kind in catalog_of(configured).types.values())])
-    return problems(
-        {name: TopicState(topic.partitions, topic.config) for name, topic in found.items()},
-        {spec.name: TopicState(spec.partitions, spec.config) for spec in specs},
-        topology.chain(prefix),
-        longest,
-    )
+    wanted = {spec.name: TopicState(spec.partitions, spec.config) for spec in specs}
+    return [
+        *problems(found, wanted, topology.chain(prefix), longest),
+        *foreign_problems(found, others, longest, MAX_FOREIGN_BYTES),
+    ]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pipeline.core.errors import ConfigurationError
+from pipeline.core.limits import MAX_FOREIGN_COPY_BYTES
 
 PREFIX = "KAFKA_"
 SERVERS = "bootstrap.servers"
@@ -99,7 +100,7 @@ _PRODUCER: Mapping[str, Value] = {
     # Not even half a millisecond: librdkafka's timer makes 1.6 ms a hop of it.
     "linger.ms": 0,
     # The topic's own limit decides. Batches stay below the broker's default limit, as `batch.size` says.
-    "message.max.bytes": 16 * 1024 * 1024,
+    "message.max.bytes": MAX_FOREIGN_COPY_BYTES,
     "batch.size": 1_000_000,
     # How long a topic that was just created may be unknown to some broker.
     "topic.metadata.propagation.max.ms": 10_000,

@@ -128,7 +128,7 @@ class Presence:
             self._unseen.update(missing)  # one that was there may have been deleted
             self.missing = tuple(missing)
             self._log.warning(
-                f"waiting for topics that do not exist yet: {', '.join(missing)}. `pipeline topics create` makes them",
+                f"waiting for topics that do not exist yet: {', '.join(missing)}. `pipeline topics create` makes ours",
                 action="topic_missing",
                 topics=missing,
             )

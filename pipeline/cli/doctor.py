@@ -44,6 +44,8 @@ async def examine(configured: Configured) -> AsyncIterator[Finding]:
     yield _disk("disk: data", configured.data)
     yield _disk("disk: cache", configured.cache)
     yield _catalog(configured)
+    if configured.settings.tables is not None:
+        yield _tables(configured)
     yield _owner(configured)
     yield await _broker(configured)
 
@@ -83,6 +85,10 @@ def _disk(name: str, path: Path) -> Finding:
 
 def _catalog(configured: Configured) -> Finding:
     return _tried("catalog", lambda: f"{len(wiring.catalog_of(configured).types)} event types")
+
+
+def _tables(configured: Configured) -> Finding:
+    return _tried("tables", lambda: f"{len(wiring.foreign_topics(configured, wiring.STAGES['index']))} are mapped")
 
 
 def _owner(configured: Configured) -> Finding:

@@ -155,7 +155,10 @@ def _inside(configured: Configured, stack: Stack, data: Path | None = None) -> C
 
 
 def _own_receiver(configured: Configured) -> Configured:
-    """Take the user's own endpoints out of the demo: its webhooks go to its receiver, never to a real one."""
+    """Take the user's own endpoints out of the demo: its webhooks go to its receiver, never to a real one.
+
+    Nor does it read the user's tables: the connector writes to another broker than its own.
+    """
     catalog = wiring.catalog_of(configured)
     fixed = sorted(name for name, endpoint in catalog.endpoints.items() if not endpoint.url_env)
     if fixed:
@@ -164,9 +167,11 @@ def _own_receiver(configured: Configured) -> Configured:
             "url_env there, or unset PIPELINE_CATALOG for the demo"
         )
     hidden = {name for end in catalog.endpoints.values() for name in (end.url_env, end.secret_env) if name}
+    hidden |= {"PIPELINE_TABLES"}
     hidden |= {f"{name}_FILE" for name in hidden}
     environ = {name: text for name, text in configured.environment.environ.items() if name not in hidden}
-    return replace(configured, environment=Environment(environ))
+    settings = configured.settings.model_copy(update={"tables": None})
+    return replace(configured, settings=settings, environment=Environment(environ))
 
 
 def _apart(configured: Configured) -> Configured:

@@ -54,6 +54,13 @@ def copy_headers(record: Record, origin: Origin, tries: Tries, *, now: float, no
     return (*h.without(record.headers, _is_bookkeeping), *fresh)
 
 
+def original(record: Record, origin: Origin) -> Record:
+    """Undo `copy_headers`: the record as it first stood, at `origin`."""
+    topic, partition, offset = origin.position
+    headers = h.without(record.headers, _is_bookkeeping)
+    return Record(topic, partition, offset, record.key, record.value, headers, origin.timestamp_ms)
+
+
 def dead_headers(record: Record, origin: Origin, tries: Tries, grave: Grave) -> Headers:
     """Headers of a dead letter: a copy's, and what a person or a tool needs to judge it and bring it back."""
     topic, partition, offset = origin.position

@@ -242,6 +242,14 @@ def carried(headers: Headers) -> Headers:
     return tuple(kept)
 
 
+def public(headers: Headers, *, copy: bool) -> Headers:
+    """Drop what only our own topics and their senders may tell; on a `copy` of ours the bookkeeping stays.
+
+    A foreign topic knows nothing of us, so what looks like ours on it, or like a sender's id, was meant for others.
+    """
+    return without(headers, lambda name: name.startswith(_PREFIXES) and not (copy and name in COPY_SCOPED))
+
+
 def without(headers: Headers, unwanted: Callable[[str], bool]) -> Headers:
     """Drop headers by name, keeping order, duplicates and bytes of the rest."""
     return tuple(header for header in headers if not unwanted(header[0]))

@@ -6,6 +6,10 @@ MAX_MESSAGE_BYTES = 1_048_576
 """`max.message.bytes` of our work topics."""
 MAX_COPY_BYTES = 2_097_152
 """`max.message.bytes` of retry and dead-letter topics: a copy carries more headers than its original."""
+MAX_FOREIGN_BYTES = 16 * 1024 * 1024
+"""The largest record of a foreign topic: a row's state before a change and after it, and that in JSON."""
+MAX_FOREIGN_COPY_BYTES = MAX_FOREIGN_BYTES + 1_048_576
+"""`max.message.bytes` of retry and dead-letter topics of a stage that reads foreign topics; producers send no more."""
 MAX_COLLECTION_ITEMS = 10_000
 """The most items that one array or map of a decoded record may claim."""
 MAX_INPUT_CHARACTERS = 200_000

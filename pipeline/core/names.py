@@ -22,6 +22,21 @@ def check_prefix(prefix: str) -> str:
     return prefix
 
 
+def check_foreign(prefix: str, topic: str) -> str:
+    """Return the name of a foreign topic that is fit for use. Raises ConfigurationError otherwise."""
+    if not re.fullmatch(rf"[a-zA-Z0-9._-]{{1,{MAX_TOPIC}}}", topic) or topic in {".", ".."}:
+        raise ConfigurationError(
+            f"PIPELINE_TABLES names the topic {topic!r}, and Kafka has none that is called so: use 1 to {MAX_TOPIC} "
+            "letters, digits, '.', '-' or '_'"
+        )
+    if topic.startswith(f"{prefix}."):
+        raise ConfigurationError(
+            f"PIPELINE_TABLES names the topic {topic}, but what begins with {prefix}. is the pipeline's own: give the "
+            "connector another topic.prefix, or set another PIPELINE_TOPIC_PREFIX"
+        )
+    return topic
+
+
 def topic(prefix: str, noun: str, lane: Lane | None = None) -> str:
     """Name the topic of `noun`, or its topic for one lane."""
     return f"{prefix}.{noun}.{lane}" if lane else f"{prefix}.{noun}"

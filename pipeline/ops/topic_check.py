@@ -28,6 +28,34 @@ def problems(
     return [*missing, *_partitions(found, chain), *settings]
 
 
+def foreign_problems(
+    found: Mapping[str, TopicState], topics: Iterable[str], longest_seconds: float, largest_bytes: int
+) -> list[str]:
+    """List in sentences what is wrong with foreign topics, and the cure. Others make them, so we ask for little.
+
+    They may be compacted: what is kept then is the newest state of each key, and that is what we are after. A record of
+    more than `largest_bytes` could not be put aside where it fails.
+    """
+    return [text for name in topics for text in _foreign(name, found.get(name), longest_seconds, largest_bytes)]
+
+
+def _foreign(name: str, found: TopicState | None, longest_seconds: float, largest_bytes: int) -> Iterator[str]:
+    if found is None:
+        yield (
+            f"{name} does not exist, and PIPELINE_TABLES names it: its connector makes it with the first record of the "
+            "table; if that has been written, correct the name"
+        )
+        return
+    if "delete" in found.config.get("cleanup.policy", "delete"):
+        yield from _kept(name, found, longest_seconds)
+    largest = int(found.config.get("max.message.bytes", "0"))
+    if largest > largest_bytes:
+        yield (
+            f"{name} takes records up to {largest} bytes (max.message.bytes), but one larger than {largest_bytes} that "
+            f"cannot be indexed would stop the stage: set it to {largest_bytes} or less"
+        )
+
+
 def _compacted(name: str, found: TopicState) -> Iterator[str]:
     if found.partitions != 1:
         yield f"{name} has {found.partitions} partitions, but only the first is read: delete it and create it again"
@@ -54,15 +82,19 @@ def _settings(name: str, found: TopicState, wanted: TopicState, longest_seconds:
     policy = found.config.get("cleanup.policy", "delete")
     if policy != "delete":
         yield f"{name} has cleanup.policy={policy}, which drops records that were not handled yet: set it to delete"
-    kept = int(found.config.get("retention.ms", "-1"))
-    if 0 <= kept < 2_000 * longest_seconds:
-        yield (
-            f"{name} keeps records for {kept / 1000:g} s (retention.ms={kept}), but a record may wait for "
-            f"{longest_seconds:g} s: set retention.ms to at least {int(2_000 * longest_seconds)}"
-        )
+    yield from _kept(name, found, longest_seconds)
     largest, needed = int(found.config.get("max.message.bytes", "0")), int(wanted.config["max.message.bytes"])
     if 0 < largest < needed:
         yield f"{name} takes records up to {largest} bytes (max.message.bytes), but {needed} are needed"
     kind = found.config.get("message.timestamp.type", "CreateTime")
     if kind != "CreateTime":
         yield f"{name} has message.timestamp.type={kind}: set it to CreateTime, delays are counted from it"
+
+
+def _kept(name: str, found: TopicState, longest_seconds: float) -> Iterator[str]:
+    kept = int(found.config.get("retention.ms", "-1"))
+    if 0 <= kept < 2_000 * longest_seconds:
+        yield (
+            f"{name} keeps records for {kept / 1000:g} s (retention.ms={kept}), but a record may wait for "
+            f"{longest_seconds:g} s: set retention.ms to at least {int(2_000 * longest_seconds)}"
+        )

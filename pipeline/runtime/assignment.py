@@ -16,7 +16,8 @@ from pipeline.runtime.window import limits_for
 from pipeline.runtime.work import Feed, Item, Part
 from pipeline.telemetry import logs
 
-RETRY_FEED = "retry"
+RETRY_FEED = "retry tiers"
+"""The name of the feed of all tiers; no topic can be called so."""
 FULL = "window is full"
 CATCHING_UP = "catching up with its answers"
 CROWDED = "its offset map could overflow"

@@ -10,10 +10,11 @@ from types import TracebackType
 from typing import Any
 
 from pipeline.core import headers as h
+from pipeline.core.deadletter import original
 from pipeline.core.errors import Fail, Reject
 from pipeline.core.event import MAX_HOPS, Event, receive
 from pipeline.core.payloads import JobPayload, Payload
-from pipeline.core.ports import Clock, Codec
+from pipeline.core.ports import Clock, Codec, RecordDecoder
 from pipeline.core.record import Record
 from pipeline.core.stage import Context, Handler
 from pipeline.runtime.deadline import Deadlines
@@ -23,30 +24,61 @@ from pipeline.runtime.work import Item
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Tries records of one stage. Knows nothing of delivery: it returns payloads or raises."""
+    """Tries records of one stage. Knows nothing of delivery: it returns payloads or raises.
+
+    `foreign` decodes what first stood on one of the plan's foreign topics.
+    """
 
     plan: Plan
     handler: Handler[Any, Any]
     codec: Codec
     clock: Clock
+    foreign: RecordDecoder | None = None
     deadlines: Deadlines = field(init=False)
     open_topic: bool = field(init=False)
 
     def __post_init__(self) -> None:
         """Settle what is the same for all tries of the stage."""
         stage = self.plan.stage
+        known = self.foreign.topics if self.foreign else ()
+        if unknown := self.plan.foreign.difference(known):
+            raise ValueError(f"stage {stage.name} has no decoder for {', '.join(sorted(unknown))}")
         object.__setattr__(self, "deadlines", Deadlines(stage.name, stage.timeout))
         object.__setattr__(self, "open_topic", stage.open_topic)
 
     async def decode(self, item: Item) -> Event[Payload]:
-        """Turn the item's record into an event. Raises Reject or Defer."""
+        """Turn the item's record into an event. Raises Reject or Defer.
+
+        Its payload is `Nothing` where a record of a foreign topic asks for nothing.
+        """
         record = item.record
+        if self.foreign is not None and (topic := self.foreign_topic(item)):
+            first = record if item.part.tier is None else original(record, _origin(record))
+            return self._receive(item, await self.foreign.decode(first, topic))
         if record.value is None:
             raise Reject("the record has a null value: there is nothing to handle", code="null_value")
-        original = "" if item.part.tier is None else _original_topic(record)
-        declared = self.plan.declared(record.topic, original)
-        payload = await self.codec.decode(declared.noun, declared.payload, record.value)
+        stood = record.topic if item.part.tier is None else _original_topic(record)
+        declared = self.plan.declared(record.topic, stood)
+        try:
+            payload = await self.codec.decode(declared.noun, declared.payload, record.value)
+        except Reject as unfit:
+            if not stood or stood in self.plan.sources:
+                raise
+            told = f"{unfit.reason}; it first stood on {stood}, which {self.plan.stage.name} does not read now"
+            raise Reject(told, code=unfit.code) from unfit.__cause__
         return self._receive(item, payload)
+
+    def foreign_topic(self, item: Item) -> str:
+        """Name the foreign topic that the item's record first stood on; empty where it was one of ours.
+
+        On a tier that may be one that is not read any more: its decoder knows best what that means.
+        """
+        if self.foreign is None:
+            return ""
+        if item.part.tier is None:
+            return item.record.topic if item.record.topic in self.plan.foreign else ""
+        topic = _original_topic(item.record)
+        return topic if topic in self.plan.foreign or topic not in self.plan.sources else ""
 
     def bare(self, item: Item) -> Event[Payload]:
         """Make the event of a record that cannot be decoded, from its headers and position alone."""
@@ -82,8 +114,10 @@ class Attempt:
         raise item.refusal
 
     def _receive(self, item: Item, payload: Payload) -> Event[Payload]:
-        copy = item.part.tier is not None
-        event = receive(item.record, payload, open_topic=self.open_topic, copy=copy, now=self.clock())
+        copy, record = item.part.tier is not None, item.record
+        if self.foreign_topic(item):
+            record = replace(record, headers=h.public(record.headers, copy=copy))
+        event = receive(record, payload, open_topic=self.open_topic, copy=copy, now=self.clock())
         return event if item.tries is None else replace(event, tries=item.tries)
 
 
@@ -111,6 +145,10 @@ class _Contained(AbstractContextManager[None]):
 
 
 _CONTAINED = _Contained()
+
+
+def _origin(record: Record) -> h.Origin:
+    return h.origin(record, h.texts(record.headers), copy=True)
 
 
 def _original_topic(record: Record) -> str:

@@ -64,6 +64,14 @@ class Observer:
         if self._metrics:
             self._metrics.of(plan.stage.name).settled(end or "nothing")
 
+    def ignored(self, plan: Plan, topic: str, why: str) -> None:
+        """Count a record of a foreign topic that asks for nothing, and say why at debug level."""
+        stage = plan.stage.name
+        if self._metrics:
+            self._metrics.ignored.labels(stage, topic if topic in plan.foreign else "other").inc()
+        if self._debugging:
+            self._log.debug(f"{stage}: ignored: {why}", action=f"{stage}.ignored", stage=stage, topic=topic)
+
     def late(self, plan: Plan, late: Late, doing: str) -> None:
         """Report the record that holds a partition's frontier, and what it does."""
         self._log.warning(

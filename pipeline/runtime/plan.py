@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything about a stage that is names: built once, from its declaration and the prefix."""
+    """Everything about a stage that is names: built once, from its declaration and the prefix.
+
+    `foreign` are those of its sources that are not ours: others name, make and fill them.
+    """
 
     stage: Stage
     prefix: str
@@ -35,6 +38,7 @@ class Plan:
     tiers: Mapping[str, Tier]
     dead_letters: str
     failures: str
+    foreign: frozenset[str] = frozenset()
 
     @property
     def topics(self) -> list[str]:
@@ -70,17 +74,37 @@ class Plan:
         )
 
 
-def plan(stage: Stage, prefix: str) -> Plan:
-    """Bind `stage` to the topics of `prefix`."""
+def plan(stage: Stage, prefix: str, foreign: Iterable[str] = ()) -> Plan:
+    """Bind `stage` to the topics of `prefix`, and to `foreign` ones, which carry what its open source carries.
+
+    Raises ValueError for a stage that cannot read foreign topics, ConfigurationError for a name that none can have.
+    """
+    others = dict.fromkeys(names.check_foreign(prefix, topic) for topic in foreign)
+    if others:
+        _check_foreign(stage)
     return Plan(
         stage=stage,
         prefix=prefix,
         group=names.group(prefix, stage.name),
-        sources={source.topic: source for source in _sources(stage, prefix)},
+        sources={source.topic: source for source in (*_sources(stage, prefix), *_foreign(stage, others))},
         tiers={names.retry_topic(prefix, stage.name, tier): tier for tier in TIERS},
         dead_letters=names.dead_letter_topic(prefix, stage.name),
         failures=names.topic(prefix, "failures"),
+        foreign=frozenset(others),
     )
+
+
+def _check_foreign(stage: Stage) -> None:
+    if len(stage.sources) != 1 or not stage.open_topic or not stage.repartition:
+        # Copies keep their partition's number without repartition, and foreign topics have as many as they like.
+        raise ValueError(
+            f"stage {stage.name} cannot read foreign topics: it needs one source, an open topic, and repartition=True"
+        )
+
+
+def _foreign(stage: Stage, topics: Iterable[str]) -> Iterator[Source]:
+    for topic in topics:
+        yield Source(topic, stage.sources[0], WEIGHTS[None])
 
 
 def _sources(stage: Stage, prefix: str) -> Iterator[Source]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pipeline.core.errors import Halt, Reject
 from pipeline.core.flood import FloodGuard
-from pipeline.core.ports import Admission, Clock, Codec, Consumer, Producer, Reader, Transactions
+from pipeline.core.ports import Admission, Clock, Codec, Consumer, Producer, Reader, RecordDecoder, Transactions
 from pipeline.core.retry import describe
 from pipeline.core.stage import Handler
 from pipeline.runtime.assignment import Assignment
@@ -38,7 +38,7 @@ FETCH_RECORDS = 500
 ROOM_SECONDS = 0.04
 
 # Ends that say nothing of whether the stage is at fault: the guard counts dead letters before they are written.
-_UNDECIDED = frozenset({"retry", "moved", "dead_letter"})
+_UNDECIDED = frozenset({"retry", "moved", "dead_letter", "ignored"})
 
 State = Literal["starting", "running", "draining", "stopped", "halted"]
 
@@ -51,7 +51,8 @@ class Kit:
     lets pass. `counts` tells how many partitions topics have; without it all counterparts are taken to be there.
     `admission` is asked before a record is handled; without it all are admitted.
     A costly stage needs a `reader` of its own, an exactly-once stage `transactions`. `members` names those of a group,
-    so that a costly stage need not wait for a call whose owner is gone.
+    so that a costly stage need not wait for a call whose owner is gone. `foreign` decodes what stands on the
+    plan's foreign topics.
     """
 
     consumer: Consumer
@@ -68,6 +69,7 @@ class Kit:
     transactions: Transactions | None = None
     admission: Admission | None = None
     members: Members | None = None
+    foreign: RecordDecoder | None = None
 
 
 class Runner:
@@ -81,7 +83,7 @@ class Runner:
         self._follower = _follower(plan, kit)
         self._assignment = Assignment(plan, kit.consumer, self._dropped, self._follower)
         self._dispatch = Dispatch(list(self._assignment.feeds.values()))
-        attempt = Attempt(plan, handler, kit.codec, kit.clock)
+        attempt = Attempt(plan, handler, kit.codec, kit.clock, kit.foreign)
         self._group = self._group_commit()
         settler = self._settler()
         self._intake = Intake(self._assignment, self._dispatch, settler, attempt, kit.clock)

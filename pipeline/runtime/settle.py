@@ -67,6 +67,11 @@ class Settler:
         item.end = "answered"
         self.ledger.settled(item)
 
+    def ignored(self, item: Item) -> None:
+        """Settle what asks for nothing: nothing is owed."""
+        item.end = "ignored"
+        self.ledger.settled(item)
+
     async def failure(self, item: Item, event: Event[Payload], decision: FailJob) -> None:
         """Settle by a failure event: the job ends, and its owner hears of it."""
         self._send(item, "failure", [await self._failure(item, event, decision.code, decision.reason, dead=False)])

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from pipeline.core.errors import Defer, Halt, Outcome, Reject
 from pipeline.core.event import Event
 from pipeline.core.job import Job
-from pipeline.core.payloads import Payload
+from pipeline.core.payloads import Nothing, Payload
 from pipeline.core.retry import DeadLetter, FailJob, StopStage, Wait, decide, describe, spread, tier_for
 from pipeline.runtime.attempt import Attempt, contained
 from pipeline.runtime.dispatch import Dispatch
@@ -152,7 +152,9 @@ class Workers:
             with contained():
                 if not self._answered(item):
                     event = await self._attempt.decode(item)
-                    if not self._answered(item, event) and self._claimed(item, event):
+                    if isinstance(event.payload, Nothing):
+                        self._ignore(item, event.payload)
+                    elif not self._answered(item, event) and self._claimed(item, event):
                         payloads = await self._call(item, event)
                         if item.ours:
                             await self._settler.outputs(item, event, payloads)
@@ -174,6 +176,12 @@ class Workers:
             return False
         self._settler.answered(item)
         return True
+
+    def _ignore(self, item: Item, nothing: Nothing) -> None:
+        """Settle a record that asks for nothing: no handler is called, so there is no try."""
+        if item.ours:
+            self._observer.ignored(self._plan, self._attempt.foreign_topic(item), nothing.why)
+            self._settler.ignored(item)
 
     def _claimed(self, item: Item, event: Event[Payload]) -> bool:
         """Let a repetition wait while another record of the same event is paid for; then it is looked at again."""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core import headers as h
-from pipeline.core.deadletter import MAX_REASON, Grave, copy_headers, dead_headers, fingerprint
+from pipeline.core.deadletter import MAX_REASON, Grave, copy_headers, dead_headers, fingerprint, original
 from pipeline.core.headers import Origin, Tries
 from pipeline.core.record import Header, Headers, Position, Record
 from tests.core.strategies import KNOWN, NOW, few, hostile_headers, records, texts, tries
@@ -53,6 +53,20 @@ def test_the_original_headers_stay_byte_for_byte(record: Record, counted: Tries,
     read = h.texts(headers[len(_own(record.headers)) :])
     assert counted == h.tries(read)
     assert (not_before is None) == (h.NOT_BEFORE not in read)
+
+
+@few
+@given(records(), tries)
+def test_a_copy_can_be_undone(record: Record, counted: Tries) -> None:
+    """From a copy, and from a dead letter: the record as it first stood, but for what looks like our bookkeeping."""
+    origin = _origin(record)
+    first = replace(record, headers=_own(record.headers))
+    for headers in (
+        copy_headers(record, origin, counted, now=NOW, not_before=NOW),
+        dead_headers(record, origin, counted, GRAVE),
+    ):
+        copy = Record("p.work.dlq", 0, 9, record.key, record.value, headers, 5)
+        assert first == original(copy, h.origin(copy, h.texts(headers), copy=True))
 
 
 @given(st.floats(0, 1e10))

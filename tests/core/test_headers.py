@@ -240,6 +240,21 @@ def test_dropping_by_name_keeps_the_rest(headers: Headers, name: str) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ quoting
+def test_a_foreign_topic_tells_only_what_everybody_may() -> None:
+    """Tracing and what we do not know stay; what looks like ours goes, but for the bookkeeping of our own copy."""
+    theirs: Headers = (
+        (h.TRACEPARENT, b"00-1-2-01"),
+        ("__debezium.newkey", b"{}"),
+        ("id", None),
+        (h.CONTENT_TYPE, b"x"),
+    )
+    bookkeeping: Headers = ((h.ATTEMPTS, b"1"), (h.ORIGINAL, b"db.t/0/1/2"), (h.NOT_BEFORE, b"5"))
+    forged: Headers = ((h.TENANT, b"acme"), (h.CE_ID, b"1"), (h.DEADLINE, b"1"), (f"{h.DEAD}stage", b"s"))
+    every = (*forged, *theirs, *bookkeeping)
+    assert h.public(every, copy=False) == theirs
+    assert h.public(every, copy=True) == (*theirs, *bookkeeping)
+
+
 @given(texts)
 def test_any_text_survives_quoting(text: str) -> None:
     """Quoted text is printable ASCII and reads back as it was."""

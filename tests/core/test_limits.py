@@ -7,6 +7,8 @@ from hypothesis import given
 
 from pipeline.core.limits import (
     MAX_COPY_BYTES,
+    MAX_FOREIGN_BYTES,
+    MAX_FOREIGN_COPY_BYTES,
     MAX_INPUT_CHARACTERS,
     MAX_MESSAGE_BYTES,
     MAX_RECORD_BYTES,
@@ -39,4 +41,5 @@ def test_any_text_costs_at_least_a_token_and_none_costs_nothing(text: str) -> No
 def test_the_limits_leave_room_for_each_other() -> None:
     """What may be written may be decoded, a copy has room for more headers, and the longest input fits in a record."""
     assert MAX_MESSAGE_BYTES <= MAX_RECORD_BYTES < MAX_COPY_BYTES
+    assert MAX_FOREIGN_BYTES + MAX_COPY_BYTES - MAX_MESSAGE_BYTES <= MAX_FOREIGN_COPY_BYTES
     assert 4 * MAX_INPUT_CHARACTERS < MAX_MESSAGE_BYTES

@@ -62,6 +62,20 @@ def test_an_unfit_prefix_is_refused_by_its_variable(prefix: str) -> None:
     assert repr(prefix) in str(caught.value)
 
 
+@pytest.mark.parametrize("topic", ["a", "app.public.documents", "pipelines.x", "pipeline", "x" * 249, "A-b_c.9"])
+def test_a_foreign_topic_keeps_its_name(topic: str) -> None:
+    """Whatever Kafka takes, but for the names that begin as ours do."""
+    assert topic == names.check_foreign("pipeline", topic)
+
+
+@pytest.mark.parametrize("topic", ["", ".", "..", "a b", "é", "x" * 250, "a\n", "a/b", "pipeline.", "pipeline.results"])
+def test_an_unfit_foreign_topic_is_refused(topic: str) -> None:
+    """The sentence names the variable that leads to it, and the topic."""
+    with pytest.raises(ConfigurationError, match="PIPELINE_TABLES names the topic") as caught:
+        names.check_foreign("pipeline", topic)
+    assert topic in str(caught.value) or repr(topic) in str(caught.value)
+
+
 def test_tiers_have_names_of_their_own() -> None:
     """A tier's name is its delay in words, so no two share a topic."""
     assert [Tier("10s", 10.0), Tier("1m", 60.0), Tier("10m", 600.0)] == list(TIERS)

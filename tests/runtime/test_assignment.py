@@ -66,7 +66,7 @@ def test_sources_have_a_feed_each_and_all_tiers_share_one() -> None:
     """A lane's backlog fills its own window only; retries have the weight of the most urgent source."""
     assignment = Assignment(plan(World.stage(LANED), "t"), Bench().told, lambda _: None)  # type: ignore[arg-type]  # as above
     weights = {name: feed.weight for name, feed in assignment.feeds.items()}
-    assert weights == {"t.laned.interactive": 8, "t.laned.standard": 4, "t.laned.batch": 1, "retry": 8}
+    assert weights == {"t.laned.interactive": 8, "t.laned.standard": 4, "t.laned.batch": 1, "retry tiers": 8}
 
 
 def test_a_pause_holds_while_any_reason_does(bench: Bench) -> None:

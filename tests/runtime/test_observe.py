@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 from prometheus_client import CollectorRegistry
+from prometheus_client.samples import Sample
 from structlog.contextvars import merge_contextvars
 from structlog.exceptions import DropEvent
 from structlog.testing import capture_logs
@@ -23,7 +24,7 @@ from pipeline.runtime.observe import Observer
 from pipeline.runtime.plan import plan
 from pipeline.telemetry import logs
 from pipeline.telemetry.metrics import StageMetrics
-from tests.runtime.world import Note, Script, World
+from tests.runtime.world import OPEN, Note, Script, World
 
 PLAN = plan(World.stage(), "t")
 RECORD = Record("t.in", 2, 7, b"k", b"", ((CE_ID, b"e"), (CE_SUBJECT, b"job-1")), 1_000)
@@ -113,6 +114,28 @@ def test_a_success_is_told_where_somebody_debugs(
     with Observer().trying(PLAN, EVENT):
         pass
     assert [line["action"] for line in lines if line["job"] == "job-1"] == written
+
+
+@pytest.mark.parametrize("level, written", [(logging.DEBUG, ["work: ignored: a tombstone"]), (logging.INFO, [])])
+def test_why_nothing_is_asked_for_is_told_where_somebody_debugs(
+    lines: list[dict[str, object]], level: int, written: list[str]
+) -> None:
+    """It is counted by topic in any case, and no try."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level))
+    registry = CollectorRegistry()
+    observer = Observer(StageMetrics(registry))
+    bound = plan(World.stage(OPEN, repartition=True), "t", ["db.users"])
+    for topic in ("db.users", "a.former.one", "another"):
+        observer.ignored(bound, topic, "a tombstone")
+    Observer().ignored(bound, "db.users", "a tombstone")
+    assert [line["event"] for line in lines] == 4 * written
+    counted = {sample.labels["topic"]: sample.value for sample in _samples(registry, "pipeline_records_ignored_total")}
+    assert counted == {"db.users": 1, "other": 2}
+    assert not _samples(registry, "pipeline_tries_total")
+
+
+def _samples(registry: CollectorRegistry, name: str) -> list[Sample]:
+    return [sample for metric in registry.collect() for sample in metric.samples if sample.name == name]
 
 
 @pytest.mark.virtual

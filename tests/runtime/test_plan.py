@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from pipeline.core.errors import ConfigurationError
 from pipeline.core.event import Event
 from pipeline.core.payloads import Failure, Request, Result
 from pipeline.core.retry import TIERS
-from pipeline.core.stage import Context, Topic, joined, sink, stage
+from pipeline.core.stage import Context, Stage, Topic, joined, sink, stage
 from pipeline.runtime.plan import Source, plan
 
 REQUESTS = Topic("requests", Request, open_topic=True)
@@ -74,3 +75,39 @@ def test_a_sink_that_returns_a_payload_is_told_so() -> None:
     """The error names the stage and what is wrong with it."""
     with pytest.raises(LookupError, match="stage work has no output topic"):
         plan(sink("work", RESULTS, Nothing), "t").output_topic(None)
+
+
+def test_foreign_topics_keep_their_names_and_carry_what_the_stage_reads() -> None:
+    """They are sources with the weight of any; retries, dead letters and group stay the stage's own."""
+    bound = plan(sink("work", REQUESTS, Nothing, repartition=True), "acme", ["db.users", "retry", "db.users"])
+    assert list(bound.sources.values()) == [
+        Source("acme.requests", REQUESTS, 4),
+        Source("db.users", REQUESTS, 4),
+        Source("retry", REQUESTS, 4),
+    ]
+    assert bound.foreign == {"db.users", "retry"}
+    assert bound.topics == ["acme.requests", "db.users", "retry", *bound.tiers]
+    alone = plan(sink("work", REQUESTS, Nothing, repartition=True), "acme")
+    assert (alone.foreign, alone.written, alone.group) == (frozenset(), bound.written, bound.group)
+    assert (bound.declared("retry", ""), bound.declared("acme.work.retry.10s", "db.users")) == (REQUESTS, REQUESTS)
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        sink("work", REQUESTS, Nothing),
+        sink("work", RESULTS, Nothing, repartition=True),
+        joined("work", (RESULTS, FAILURES), RESULTS, Nothing),
+    ],
+)
+def test_a_stage_that_cannot_read_foreign_topics_says_so(declared: Stage) -> None:
+    """It must trust no headers, choose partitions by key, and have one source: it tells what they carry."""
+    with pytest.raises(ValueError, match="stage work cannot read foreign topics"):
+        plan(declared, "t", ["db.users"])
+    assert plan(declared, "t").foreign == frozenset()
+
+
+def test_a_topic_of_our_own_is_not_foreign() -> None:
+    """What a stage writes or another reads would come back to it."""
+    with pytest.raises(ConfigurationError, match=r"topic t\.work\.dlq, but what begins with t\. is the pipeline's own"):
+        plan(sink("work", REQUESTS, Nothing, repartition=True), "t", ["t.work.dlq"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from pipeline.core import headers as h
 from pipeline.core import names
 from pipeline.core.errors import Halt, Reject
 from pipeline.core.event import Event
-from pipeline.core.payloads import Failure, JobPayload, Payload
+from pipeline.core.payloads import Failure, JobPayload, Nothing, Payload
 from pipeline.core.record import Headers, Outgoing, Partition, Record
 from pipeline.core.retry import TIERS
 from pipeline.core.stage import Context, Stage, Topic
@@ -61,6 +61,26 @@ class JsonCodec:
     async def encode(self, noun: str, payload: Payload) -> bytes:
         self.encoding(noun)
         return payload.model_dump_json().encode()
+
+
+class Decoder:
+    """Reads foreign topics whose values are plain text; a null asks for nothing. Keeps the records it was shown.
+
+    `answers` lists by text what the next looks at it do: raise or return.
+    """
+
+    def __init__(self, *topics: str, **answers: list[Any]) -> None:
+        self.topics: Collection[str] = topics
+        self.answers = answers
+        self.seen: list[tuple[Record, str]] = []
+
+    async def decode(self, record: Record, topic: str) -> Payload:
+        self.seen.append((record, topic))
+        text = "" if record.value is None else record.value.decode()
+        answer = self.answers[text].pop(0) if self.answers.get(text) else None
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer or (Nothing(why="a tombstone") if record.value is None else Note(text=text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +228,9 @@ class World:
         return run
 
     async def make_run(self, handler: Script, stage: Stage, *, tiers: bool = True, **kit: Any) -> Run:
-        """Make a runner and do not start it."""
-        bound = plan(stage, "t")
+        """Make a runner and do not start it. It reads the topics of a decoder that is given as `foreign`."""
+        foreign = kit.get("foreign")
+        bound = plan(stage, "t", foreign.topics if foreign else ())
         await self.create(*bound.tiers, bound.dead_letters, max_message_bytes="2097152")
         if not tiers:
             bound = replace(bound, tiers={})
