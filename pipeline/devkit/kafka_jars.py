@@ -1,4 +1,4 @@
-"""Kafka's jars: fetched by Maven once for each version and pom, then kept in the cache folder."""
+"""The jars of Kafka, and of what runs beside it: fetched by Maven once for each version and pom, then kept in the cache."""
 
 from __future__ import annotations
 
@@ -22,45 +22,63 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
+class Product:
+    """What a pom is for: its name for people, its part of the cache, the pom's property with its version, and a pattern
+    of the file without which Maven has fetched something else.
+    """
+
+    name: str
+    folder: str
+    version: str
+    proof: str
+
+
+KAFKA = Product("Kafka", "kafka", "kafka.version", "kafka_*.jar")
+
+
+@dataclass(frozen=True)
 class Jars:
-    """What it takes to have Kafka's jars: the pom, the cache, and where programs are looked for (None: PATH)."""
+    """What it takes to have a product's jars: the pom, the cache, and where programs are looked for (None: PATH)."""
 
     pom: Path
     cache: Path
     progress: Progress
     search_path: str | None = None
+    product: Product = KAFKA
 
     @property
     def version(self) -> str:
-        """Kafka's version, as the pom says it."""
-        found = re.search(r"<kafka\.version>(.*?)</kafka\.version>", self.pom.read_text())
+        """The product's version, as the pom says it."""
+        name = self.product.version
+        found = re.search(rf"<{re.escape(name)}>(.*?)</{re.escape(name)}>", self.pom.read_text())
         if found is None:
-            raise EmbeddedKafkaError(f"{self.pom} names no <kafka.version>: restore the file")
+            raise EmbeddedKafkaError(f"{self.pom} names no <{name}>: restore the file")
         return found[1]
 
     @property
     def folder(self) -> Path:
         """The part of the cache for this version and pom."""
-        return self.cache.absolute() / "kafka" / f"{self.version}-{fingerprint(self.pom)}"
+        return self.cache.absolute() / self.product.folder / f"{self.version}-{fingerprint(self.pom)}"
 
     async def fetch(self, java: Java) -> Path:
         """The folder of the jars. Maven and a network are needed only if it is not there yet.
 
         Raises `Missing` when the jars cannot be had.
         """
+        name = self.product.name
 
         async def download(folder: Path) -> None:
-            self.progress(f"downloading Kafka {self.version} (first time only)")
+            self.progress(f"downloading {name} {self.version} (first time only)")
             await self._download(java, folder)
 
         return await make_once(
-            self.folder / "lib", lambda: self.progress("waiting for another process that downloads Kafka"), download
+            self.folder / "lib", lambda: self.progress(f"waiting for another process that downloads {name}"), download
         )
 
     async def _download(self, java: Java, folder: Path) -> None:
-        maven = shutil.which("mvn", path=self.search_path)
+        name, maven = self.product.name, shutil.which("mvn", path=self.search_path)
         if maven is None:
-            raise Missing("Maven is missing, which fetches Kafka's jars once (no `mvn` was found): install Maven")
+            raise Missing(f"Maven is missing, which fetches {name}'s jars once (no `mvn` was found): install Maven")
         arguments = (maven, "-q", "-B", "-f", str(self.pom.absolute()), COPY_DEPENDENCIES)
         options = (f"-DoutputDirectory={folder}", "-DincludeScope=runtime")
         log = self.folder / "maven.log"
@@ -69,14 +87,10 @@ class Jars:
             await run_tool(Command((*arguments, *options), _environment(java), folder, log), _DOWNLOAD_SECONDS)
         except Failed as failure:
             raise Missing(
-                f"Kafka {self.version} could not be downloaded ({failure}): connect to the network and try again"
+                f"{name} {self.version} could not be downloaded ({failure}): connect to the network and try again"
             ) from None
-        if not _has_kafka(folder):
-            raise EmbeddedKafkaError(f"Maven has fetched no Kafka: {self.pom} must depend on it")
-
-
-def _has_kafka(folder: Path) -> bool:
-    return any(folder.glob("kafka_*.jar"))
+        if not any(folder.glob(self.product.proof)):
+            raise EmbeddedKafkaError(f"Maven has fetched no {name}: {self.pom} must depend on it")
 
 
 def _environment(java: Java) -> dict[str, str]:
