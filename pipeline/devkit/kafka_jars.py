@@ -1,4 +1,4 @@
-"""The jars of Kafka, and of what runs beside it: fetched by Maven once for each version and pom, then kept in the cache."""
+"""The jars of Kafka and of what runs beside it: fetched by Maven once for each version and pom, then kept."""
 
 from __future__ import annotations
 
@@ -89,8 +89,12 @@ class Jars:
             raise Missing(
                 f"{name} {self.version} could not be downloaded ({failure}): connect to the network and try again"
             ) from None
-        if not any(folder.glob(self.product.proof)):
+        if not _any(folder, self.product.proof):
             raise EmbeddedKafkaError(f"Maven has fetched no {name}: {self.pom} must depend on it")
+
+
+def _any(folder: Path, pattern: str) -> bool:
+    return any(folder.glob(pattern))
 
 
 def _environment(java: Java) -> dict[str, str]:

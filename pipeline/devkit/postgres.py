@@ -3,8 +3,8 @@
     <folder>/data           the cluster; where its user cannot enter the folder, a link to a temporary one
              postgres.log   what initdb and the server say
 
-It keeps no promise that a power cut would break (fsync is off), trusts whoever connects, and listens on the loopback
-address only.
+What was committed outlives a crash of the server, but not one of the machine (fsync is off). It trusts whoever
+connects, and listens on the loopback address only.
 """
 
 from __future__ import annotations
@@ -49,7 +49,6 @@ wal_level = logical
 max_replication_slots = 8
 max_wal_senders = 8
 fsync = off
-synchronous_commit = off
 full_page_writes = off
 shared_buffers = 32MB
 timezone = 'UTC'

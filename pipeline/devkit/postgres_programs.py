@@ -53,7 +53,7 @@ class Owner:
     setpriv: str
 
     def running(self, *arguments: str) -> tuple[str, ...]:
-        """The command as this user. The kernel forgets who it dies with when a process changes its user: say it again."""
+        """The command as this user. A process that changes its user no longer dies with its guard: told so again."""
         ids = ("--reuid", str(self.uid), "--regid", str(self.gid), "--clear-groups")
         return (self.setpriv, *ids, "--pdeathsig", "KILL", "--", *arguments)
 
@@ -82,7 +82,7 @@ def find_programs(search_path: str | None = None, root: Path = Path("/")) -> Pro
 
 
 def find_owner() -> Owner | None:
-    """Who is to run PostgreSQL; None is we ourselves. Raises `PostgresMissing` where we are root and nobody else can."""
+    """Who is to run PostgreSQL; None: we ourselves. Raises `PostgresMissing` where we are root and nobody else can."""
     if os.geteuid():
         return None
     setpriv = shutil.which("setpriv")
