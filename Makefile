@@ -50,6 +50,10 @@ install: .venv/installed ## Set up .venv from the locked dependencies (needs the
 run: install broker ## The demo: everything embedded, sample requests in, signed webhooks out
 	@$(PY) -m pipeline demo $(ARGS)
 
+.PHONY: cdc
+cdc: install broker ## The index follows a database: PostgreSQL, Debezium, the pipeline; answers change with a row
+	@$(PY) -m pipeline cdc $(ARGS)
+
 .PHONY: test
 test: install broker ## All tests, the real broker and the wheel included
 	@$(PY) -m pytest -n 2 --dist worksteal -m 'not kafka and not system' $(ARGS)

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from pipeline import wiring
 from pipeline.cli import commands, control, embedded
-from pipeline.cli.console import answers, bars, summary_line
+from pipeline.cli.console import answers, bars, changes, summary_line
 from pipeline.cli.session import (
     ERR,
     FAILED,
@@ -106,6 +106,16 @@ def demo(
     OUT.print(answers(rows))
     OUT.print(summary_line(summary), highlight=False, soft_wrap=True)
     raise typer.Exit(0 if summary.passed else FAILED)
+
+
+@app.command("cdc", hidden=True, epilog="Example: pipeline cdc")
+def cdc_verb() -> None:
+    """Let the index follow a PostgreSQL of its own by way of Debezium, and show an answer that changes with a row."""
+    configured = configure(own=True, level="WARNING")
+    with bars(ERR) as progress:
+        steps = run(embedded.cdc(configured, progress=progress, say=say))
+    OUT.print(changes(steps))
+    raise typer.Exit(0 if all(step.right for step in steps) else FAILED)
 
 
 @app.command("run", epilog="Example: pipeline run retrieve index")

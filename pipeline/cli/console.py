@@ -19,6 +19,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from pipeline.devkit.cdc_demo import Step
 from pipeline.devkit.demo import Row, Summary
 
 SHOW_AFTER = 2.0
@@ -77,6 +78,16 @@ def answers(rows: Sequence[Row]) -> Table:
             f"{row.seconds:.2f}",
             mark,
         )
+    return table
+
+
+def changes(steps: Sequence[Step]) -> Table:
+    """Lay out how an answer changed with the rows of the source."""
+    table = Table("committed before", "answer", "citations", "s to the answer", "", expand=True)
+    for step in steps:
+        mark = "[green]right[/]" if step.right else "[red]wrong[/]"
+        cited = escape(", ".join(step.citations))
+        table.add_row(escape(step.sql or "(the snapshot)"), escape(step.answer), cited, f"{step.seconds:.2f}", mark)
     return table
 
 

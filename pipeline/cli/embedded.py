@@ -1,4 +1,4 @@
-"""`up` and `demo`: the pipeline with everything it needs on one machine."""
+"""`up`, `demo` and `cdc`: the pipeline with everything it needs on one machine."""
 
 from __future__ import annotations
 
@@ -6,22 +6,27 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence, Set
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from secrets import token_hex
+from typing import Any, TypeVar
 
 import aiohttp
 
 from pipeline import wiring
 from pipeline.core.errors import ConfigurationError
 from pipeline.core.payloads import Document
+from pipeline.core.tables import PLACEHOLDER
 from pipeline.devkit import samples
+from pipeline.devkit.cdc_demo import CdcDemo, Step, fill
+from pipeline.devkit.connect import ConnectConfig, Source, connector_configuration, kafka_connect
 from pipeline.devkit.demo import Demo, Progress, Row, Summary
 from pipeline.devkit.guard import Command, GuardedProcess
 from pipeline.devkit.kafka import EmbeddedKafkaConfig
 from pipeline.devkit.ports import free_ports
+from pipeline.devkit.postgres import Postgres, PostgresConfig, postgres
 from pipeline.devkit.runfolder import RunFolder
 from pipeline.devkit.stack import Stack, StackConfig, embedded_stack
 from pipeline.devkit.supervise import Process, supervised
@@ -37,9 +42,12 @@ PROCESSES: Mapping[str, tuple[str, ...]] = {
     "notify": ("notify",),
 }
 
+T = TypeVar("T")
+
 Say = Callable[[str], None]
 
 STARTING = "starting: broker, topics, stages"
+CAPTURING = "starting: database and broker, Kafka Connect, its connector, stages"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +114,19 @@ async def _demo(
     stages = _processes(inner, stack, say) if processes else _stages(inner, say)
     async with stages as work, wiring.open_desk(inner, say, "pipeline-demo") as desk:
         progress(STARTING, 3, 3)
-        play = asyncio.create_task(_play(Demo(desk, stack.receiver, stack.broker.kind, progress)))
-        try:
-            await asyncio.wait({play, work}, return_when=asyncio.FIRST_COMPLETED)
-            if not play.done():
-                raise ConfigurationError("the stages stopped before the demo was over; the lines above say why")
-            return play.result()
-        finally:
-            play.cancel()
+        return await _beside(work, _play(Demo(desk, stack.receiver, stack.broker.kind, progress)))
+
+
+async def _beside(work: asyncio.Future[Any], show: Coroutine[Any, Any, T]) -> T:
+    """Await the show. Raises ConfigurationError where the stages end before it."""
+    play = asyncio.create_task(show)
+    try:
+        await asyncio.wait({play, work}, return_when=asyncio.FIRST_COMPLETED)
+        if not play.done():
+            raise ConfigurationError("the stages stopped before the demo was over; the lines above say why")
+        return play.result()
+    finally:
+        play.cancel()
 
 
 async def _play(show: Demo) -> tuple[Sequence[Row], Summary]:
@@ -121,15 +134,73 @@ async def _play(show: Demo) -> tuple[Sequence[Row], Summary]:
     return await show.ask(samples.requests())
 
 
+async def cdc(configured: Configured, *, progress: Progress, say: Say) -> Sequence[Step]:
+    """Let a fresh pipeline's index follow a database of its own, which is edited; returns the answers meanwhile."""
+    folder = RunFolder(configured.data)
+    with folder.owned("cdc"):
+        data = configured.data / "cdc"
+        shutil.rmtree(data, ignore_errors=True)
+        configured = _without(_own_receiver(configured), {"KAFKA_BOOTSTRAP_SERVERS"})
+        progress(CAPTURING, 0, 4)
+        async with (
+            postgres(PostgresConfig(data / "postgres", say)) as source,
+            _stack(configured, data / "kafka", say, real=True) as stack,
+        ):
+            inner = _inside(configured, stack, data)
+            tables = {"tables": resource("deploy", "tables.yaml")}
+            inner = replace(inner, settings=inner.settings.model_copy(update=tables))
+            await _create_topics(inner, stack, say)
+            progress(CAPTURING, 1, 4)
+            async with _captured(inner, stack, source, progress, say):
+                return await _cdc(inner, stack, source, progress, say)
+
+
 @asynccontextmanager
-async def _stack(configured: Configured, data: Path, say: Say) -> AsyncIterator[Stack]:
+async def _captured(
+    inner: Configured, stack: Stack, source: Postgres, progress: Progress, say: Say
+) -> AsyncIterator[None]:
+    """Have the sample documents in the source, and its changes in Kafka."""
+    settings, java_home = resource("deploy", "connect"), inner.environment.get("JAVA_HOME")
+    config = ConnectConfig(
+        settings=settings,
+        cache=inner.cache,
+        data=inner.data / "connect",
+        bootstrap_servers=stack.broker.bootstrap_servers,
+        environment=Source(source.host, source.port, "postgres", PLACEHOLDER).environment,
+        progress=say,
+        java_home=Path(java_home) if java_home else None,
+    )
+    rows = await fill(source, (settings / "source.sql").read_text(encoding="utf-8"))
+    async with kafka_connect(config) as connect:
+        progress(CAPTURING, 2, 4)
+        await connect.run("documents", connector_configuration(settings))
+        say(f"Debezium has read {rows} rows of the table documents, and follows the log of PostgreSQL {source.version}")
+        progress(CAPTURING, 3, 4)
+        tending = asyncio.create_task(connect.tend("documents", say))
+        try:
+            yield
+        finally:
+            tending.cancel()
+            await asyncio.wait({tending})
+
+
+async def _cdc(inner: Configured, stack: Stack, source: Postgres, progress: Progress, say: Say) -> Sequence[Step]:
+    if stack.receiver is None:
+        raise ConfigurationError("the demo needs its own receiver, but none was started")
+    async with _stages(inner, say) as work, wiring.open_desk(inner, say, "pipeline-demo") as desk:
+        progress(CAPTURING, 4, 4)
+        return await _beside(work, CdcDemo(desk, stack.receiver, source).play())
+
+
+@asynccontextmanager
+async def _stack(configured: Configured, data: Path, say: Say, *, real: bool = False) -> AsyncIterator[Stack]:
     java_home = configured.environment.get("JAVA_HOME")
     kafka = EmbeddedKafkaConfig(
         pom_dir=resource("deploy", "kafka"),
         cache=configured.cache,
         data=data,
         progress=say,
-        require_real=bool(os.environ.get("CI")),
+        require_real=real or bool(os.environ.get("CI")),
         java_home=Path(java_home) if java_home else None,
     )
     endpoints = {
@@ -167,11 +238,15 @@ def _own_receiver(configured: Configured) -> Configured:
             "url_env there, or unset PIPELINE_CATALOG for the demo"
         )
     hidden = {name for end in catalog.endpoints.values() for name in (end.url_env, end.secret_env) if name}
-    hidden |= {"PIPELINE_TABLES"}
-    hidden |= {f"{name}_FILE" for name in hidden}
-    environ = {name: text for name, text in configured.environment.environ.items() if name not in hidden}
     settings = configured.settings.model_copy(update={"tables": None})
-    return replace(configured, settings=settings, environment=Environment(environ))
+    return _without(replace(configured, settings=settings), hidden | {"PIPELINE_TABLES"})
+
+
+def _without(configured: Configured, hidden: Set[str]) -> Configured:
+    """Take variables, and the variables of files that hold their values, out of the environment."""
+    every = hidden | {f"{name}_FILE" for name in hidden}
+    environ = {name: text for name, text in configured.environment.environ.items() if name not in every}
+    return replace(configured, environment=Environment(environ))
 
 
 def _apart(configured: Configured) -> Configured:

@@ -126,8 +126,8 @@ class Demo:
                 )
             )
         await self._until_delivered([sample.id for sample in requests])
-        arrived = self._arrived()
-        rows = [_row(sample, arrived.get(sample.id), submitted[sample.id]) for sample in requests]
+        came = arrived(self.receiver)
+        rows = [_row(sample, came.get(sample.id), submitted[sample.id]) for sample in requests]
         return rows, await self._summary(rows, self.clock() - began)
 
     async def _summary(self, rows: Sequence[Row], seconds: float) -> Summary:
@@ -153,22 +153,23 @@ class Demo:
         names = set(wanted)
         end = time.monotonic() + self.wait_seconds
         while time.monotonic() < end:
-            done = names & self._arrived().keys()
+            done = names & arrived(self.receiver).keys()
             self.progress("answering requests", len(done), len(names))
             if done == names:
                 return
             await asyncio.sleep(0.05)
 
-    def _arrived(self) -> dict[str, tuple[float, dict[str, Any]]]:
-        """Find the first verified and accepted webhook of each sample: when it came, and its body."""
-        found: dict[str, tuple[float, dict[str, Any]]] = {}
-        for delivery in self.receiver.received:
-            body = delivery.body
-            if delivery.accepted and delivery.verified and isinstance(body, dict):
-                name = body.get("data", {}).get("metadata", {}).get("sample")
-                if isinstance(name, str):
-                    found.setdefault(name, (delivery.received_at, body))
-        return found
+
+def arrived(receiver: Receiver) -> dict[str, tuple[float, dict[str, Any]]]:
+    """Find the first verified and accepted webhook of each sample: when it came, and its body."""
+    found: dict[str, tuple[float, dict[str, Any]]] = {}
+    for delivery in receiver.received:
+        body = delivery.body
+        if delivery.accepted and delivery.verified and isinstance(body, dict):
+            name = body.get("data", {}).get("metadata", {}).get("sample")
+            if isinstance(name, str):
+                found.setdefault(name, (delivery.received_at, body))
+    return found
 
 
 def _row(sample: SampleRequest, arrived: tuple[float, dict[str, Any]] | None, submitted: float) -> Row:
