@@ -37,8 +37,8 @@ class ConnectConfig:
 
     `settings` is the folder deploy/connect, `cache` keeps the jars, `data` is a folder for the worker alone: in
     standalone mode it goes on from the offsets that it finds there. `environment` has the variables that connectors
-    read as `${env:NAME}`. `java_home` is the value of JAVA_HOME, `search_path` where programs are looked for (None:
-    PATH).
+    read as `${env:NAME}`; `changes` go over the worker's properties. `java_home` is the value of JAVA_HOME,
+    `search_path` where programs are looked for (None: PATH).
     """
 
     settings: Path
@@ -47,6 +47,7 @@ class ConnectConfig:
     bootstrap_servers: str
     environment: Mapping[str, str] = field(default_factory=dict)
     mode: Mode = "standalone"
+    changes: Mapping[str, str] = field(default_factory=dict)
     progress: Callable[[str], None] = _silent
     java_home: Path | None = None
     search_path: str | None = None
@@ -210,9 +211,15 @@ async def kafka_connect(config: ConnectConfig) -> AsyncIterator[Connect]:
     jars = Jars(config.settings / "pom.xml", config.cache, config.progress, config.search_path, CONNECT)
     installation = await fetch_connect(jars, java)
     config.progress(f"starting Kafka Connect with Debezium {jars.version}")
-    folder = config.data.absolute()
     plan = WorkerPlan(
-        java, installation, config.settings, folder, config.bootstrap_servers, config.mode, config.environment
+        java=java,
+        installation=installation,
+        settings=config.settings,
+        folder=config.data.absolute(),
+        bootstrap_servers=config.bootstrap_servers,
+        mode=config.mode,
+        changes=config.changes,
+        environment=config.environment,
     )
     async with AsyncExitStack() as stack:
         worker = ConnectWorker(plan)

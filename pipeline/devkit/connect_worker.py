@@ -40,8 +40,8 @@ _PORT_TAKEN = "Address already in use"
 class WorkerPlan:
     """What a worker is started from.
 
-    `settings` is the folder of standalone.properties, distributed.properties and log4j2.properties; `environment` has
-    the variables that connectors read as `${env:NAME}`.
+    `settings` is the folder of standalone.properties, distributed.properties and log4j2.properties; `changes` go over
+    the worker's properties; `environment` has the variables that connectors read as `${env:NAME}`.
     """
 
     java: Java
@@ -50,6 +50,7 @@ class WorkerPlan:
     folder: Path
     bootstrap_servers: str
     mode: Mode = "standalone"
+    changes: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -60,8 +61,13 @@ class WorkerPlan:
     def prepare(self, port: int) -> None:
         """Write what the next start reads, and begin a new log."""
         template = (self.settings / f"{self.mode}.properties").read_text(encoding="utf-8")
-        places = f"bootstrap.servers={self.bootstrap_servers}\nplugin.path=plugins\nlisteners=http://{HOST}:{port}\n"
-        (self.folder / "worker.properties").write_text(f"{template}\n{places}", encoding="utf-8")
+        places = {
+            "bootstrap.servers": self.bootstrap_servers,
+            "plugin.path": "plugins",
+            "listeners": f"http://{HOST}:{port}",
+        }
+        lines = "".join(f"{name}={text}\n" for name, text in {**places, **self.changes}.items())
+        (self.folder / "worker.properties").write_text(f"{template}\n{lines}", encoding="utf-8")
         link = self.folder / "plugins"
         link.unlink(missing_ok=True)
         # A path with a comma, or a letter beyond Latin-1, would have to be spelt in ways that Kafka does not know.

@@ -57,6 +57,5 @@ def test_connect_and_the_embedded_broker_are_of_one_version() -> None:
 def test_the_limit_of_a_value_is_the_same_everywhere() -> None:
     """What the producer lets through, the topics take: else the connector would stop at the larger of them."""
     connector = connector_configuration(SETTINGS)
-    limits = {connector[f"{part}.max.{what}"] for part, what in
-              (("producer.override", "request.size"), ("topic.creation.default", "message.bytes"))}  # fmt: skip
-    assert limits == {"16777216"}
+    names = ("producer.override.max.request.size", "topic.creation.default.max.message.bytes")
+    assert {connector[name] for name in names} == {"16777216"}

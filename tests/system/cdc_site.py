@@ -7,9 +7,9 @@ import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
@@ -34,8 +34,6 @@ _SECOND = """
 GRANT SELECT ON public.documents_default TO cdc;
 ALTER PUBLICATION documents_publication ADD TABLE public.documents_default;
 """
-
-_prefixes = count()
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class Reader:
         )
         self._assigned = False
 
-    async def until(self, enough: Callable[[Sequence[Change]], bool], seconds: float = 40.0) -> list[Change]:
+    async def until(self, enough: Callable[[Sequence[Change]], bool], seconds: float = 60.0) -> list[Change]:
         """Read on until what was read is enough; a TimeoutError tells what came instead."""
         try:
             async with asyncio.timeout(seconds):
@@ -168,7 +166,11 @@ class Site:
 @asynccontextmanager
 async def cdc_site(folder: Path, bootstrap_servers: str, mode: Mode = "standalone") -> AsyncIterator[Site]:
     """A source with the tables of the captured records, and a worker without connectors yet."""
-    kafka = kafka_config(folder)
+    kafka, prefix = kafka_config(folder), f"cdc{uuid4().hex[:8]}"
+    # A cluster of workers of its own: one that finds the topics of another takes over its connectors.
+    own = {"group.id": prefix} | {
+        f"{part}.storage.topic": f"{prefix}-{part}" for part in ("config", "offset", "status")
+    }
     async with postgres(PostgresConfig(folder / "postgres")) as source:
         config = ConnectConfig(
             settings=SETTINGS,
@@ -177,9 +179,10 @@ async def cdc_site(folder: Path, bootstrap_servers: str, mode: Mode = "standalon
             bootstrap_servers=bootstrap_servers,
             environment=Source(source.host, source.port, "postgres", PLACEHOLDER).environment,
             mode=mode,
+            changes=own if mode == "distributed" else {},
             java_home=kafka.java_home,
         )
         async with kafka_connect(config) as connect:
-            site = Site(source, connect, bootstrap_servers, f"cdc{next(_prefixes)}")
+            site = Site(source, connect, bootstrap_servers, prefix)
             await site.sql(_TABLES, (SETTINGS / "source.sql").read_text(encoding="utf-8"), _SECOND)
             yield site

@@ -14,7 +14,7 @@ from tests.system.cdc_site import Site, cdc_site
 pytestmark = [pytest.mark.system, pytest.mark.kafka]
 
 
-@pytest.mark.within(120)
+@pytest.mark.within(180)
 async def test_a_distributed_worker_that_was_killed_repeats_nothing(kafka: Broker, tmp_path: Path) -> None:
     """distributed.properties, exactly once: after kill -9 each row is there once for a reader of what is committed."""
     try:
