@@ -1,86 +1,311 @@
-"""Writing the index: the port `PassageStore` on Qdrant."""
+"""Writing the index: the port `PassageStore` on Qdrant.
+
+A call reads what the index holds of its document, decides (`passage_marks`), writes, and reads again until nothing is
+left to do. New chunks are written before stale ones go, so that a search in between finds some state of the document.
+Points of concurrent calls share requests (`passage_batches`).
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from weakref import WeakValueDictionary
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from qdrant_client import models
+from qdrant_client.http.exceptions import UnexpectedResponse
 
 from pipeline.clients import passage_points as points
+from pipeline.clients.passage_batches import MOST, Batches, Turns
 from pipeline.clients.passage_collection import Collection
-from pipeline.clients.qdrant_failures import translated
+from pipeline.clients.passage_marks import Change, State, Step, decide
+from pipeline.clients.qdrant_failures import AWAY, translated
+from pipeline.core.errors import Reject, Retry
 from pipeline.core.payloads import Document
 from pipeline.core.ports import Chunk, Indexed
 
-BATCH = 128
-"""Points per request; the server's own advice is 64 to 256."""
+ROUNDS = 12
+"""How often a call writes before it gives way: as many workers at once on one document are a mistake somewhere."""
+WITHHELD_SECONDS = 3600.0
+"""How long the text of a removed document is kept, unseen, for a document that takes it over under a new id."""
+SWEEP_SECONDS = 60.0
+"""How often texts are looked for that were withheld for so long, while documents are being removed."""
+EXACT = 2**53
+"""Up to here Qdrant compares whole numbers exactly."""
+
+Payloads = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Points wanted by their ids, with the texts of chunks or without."""
+
+    ids: Sequence[str]
+    texts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """Points to write where the stamps are as expected, and what is to be done after them."""
+
+    points: Sequence[models.PointStruct]
+    expected: frozenset[str] = frozenset()
+    after: Sequence[models.UpdateOperation] = ()
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a call has done so far. `vectors` are those embedded, by content hash: no text is embedded twice."""
+
+    written: set[int] = field(default_factory=set)
+    removed: set[int] = field(default_factory=set)
+    tokens: int = 0
+    vectors: dict[str, list[float]] = field(default_factory=dict)
+
+    def indexed(self, step: Step) -> Indexed:
+        """Say what it all came to, when `step` has found nothing left to do."""
+        if step.stale:
+            return Indexed(stale=True, tokens=self.tokens)
+        written = len(self.written & set(step.kept))
+        return Indexed(written=written, kept=len(step.kept) - written, removed=len(self.removed), tokens=self.tokens)
 
 
 class PassageKeeper:
     """Keeps documents in a collection."""
 
     def __init__(self, collection: Collection, bm25: points.Embedder) -> None:
-        """Write to `collection`."""
+        """Write to `collection`; its own embedder, where it has one, makes the dense vectors."""
         self._collection = collection
         self._bm25 = bm25
-        self._documents: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        self._turns = Turns()
+        self._reads = Batches[Reading, Payloads](self._read_all, lambda one: len(one.ids), _refused)
+        self._writes = Batches[Writing, None](self._write_all, lambda one: max(1, len(one.points)), _refused)
+        self._swept = 0.0
 
     async def replace(self, document: Document, chunks: Sequence[Chunk]) -> Indexed:
-        """Put a document's chunks in place of its earlier ones; see the port.
-
-        New chunks are written before stale ones go, so that a search in between finds some state of the document.
-        """
-        made = points.make_points(document, chunks, self._bm25)
-        with translated(self._collection.clock):
-            async with self._sole(document):
-                if await self._holds(points.newer(document)):
-                    return Indexed(stale=True)
-                for start in range(0, len(made), BATCH):
-                    await self._upsert(document, made[start : start + BATCH])
-                await self._delete(points.stale(document, len(made)))
-        return Indexed(written=len(made))
-
-    async def remove(self, document: Document) -> Indexed:
-        """Remove a document's chunks; see the port."""
-        with translated(self._collection.clock):
-            async with self._sole(document):
-                if await self._holds(points.newer(document)):
-                    return Indexed(stale=True)
-                await self._delete(points.up_to(document))
-        return Indexed()
+        """Make `chunks` the whole of a document; see the port. Without chunks it is removed."""
+        texts = [chunk.text for chunk in chunks]
+        if [chunk.number for chunk in chunks] != list(range(len(chunks))):
+            raise ValueError("the chunks of a document are numbered from 0, in order")
+        done = await self._settle(Change("replace" if texts else "remove", document, texts))
+        assert done is not None  # noqa: S101  # the texts are told
+        return done
 
     async def keep(self, document: Document) -> Indexed | None:
-        """Give a document a new title, fields and version; see the port."""
-        raise NotImplementedError(document.id)
+        """Give a document a new title, fields and version; see the port.
+
+        Where its id is new, the text is that of `document.former`, once the removal of that has come: before, its last
+        text may be missing. It is withheld for an hour (`WITHHELD_SECONDS`).
+        """
+        return await self._settle(Change("keep", document))
+
+    async def remove(self, document: Document) -> Indexed:
+        """Remove a document; see the port."""
+        done = await self._settle(Change("remove", document))
+        assert done is not None  # noqa: S101  # a removal needs no text
+        return done
 
     async def empty(self, source: str, version: int) -> Indexed:
-        """Remove a source's documents; see the port."""
-        raise NotImplementedError(source, version)
+        """Remove a source's documents; see the port. Also those that were never seen come too late from now on."""
+        if abs(version) > EXACT:
+            raise Reject(f"a source is emptied up to a version within 2^53, not {version}", code="version_too_large")
+        place, gone, removed = self._collection, points.emptied(source, version), 0
+        with translated(place.clock):
+            await place.prepare()
+            for _ in range(ROUNDS):
+                known = await self._emptied_up_to(source)
+                if known is None or known < version:
+                    expected = frozenset() if known is None else frozenset({points.source_stamp(source, known)})
+                    await self._writes.add(Writing([points.source_point(source, version)], expected))
+                    continue
+                if not await self._count(gone):
+                    return Indexed(stale=known > version, removed=removed)
+                chunks = models.Filter(must=[gone, points.of_kind(points.OF_CHUNK)])
+                removed += await self._count(chunks)
+                await self._writes.add(Writing([], after=[_deletion(gone)]))
+        raise _contended(source)
 
-    @asynccontextmanager
-    async def _sole(self, document: Document) -> AsyncIterator[None]:
-        """Keep two versions of one document from being written at once; their keys may differ, so their order does."""
-        await self._collection.prepare()
-        name = (document.source, document.id)
-        lock = self._documents.get(name)
-        if lock is None:
-            lock = self._documents[name] = asyncio.Lock()
-        async with lock:
-            yield
+    async def forget(self, before_ms: int) -> int:
+        """Remove the marks of documents that were removed before a time (epoch ms, our clock); returns how many.
 
-    async def _holds(self, wanted: models.Filter) -> bool:
+        An event of such a document that is older than its removal, and comes only now, brings it back: keep marks for
+        longer than the topics keep records. What a source was emptied up to is never forgotten.
+        """
+        place, gone = self._collection, points.forgotten(before_ms)
+        with translated(place.clock):
+            await place.prepare()
+            number = await self._count(gone)
+            if number:
+                await self._writes.add(Writing([], after=[_deletion(gone)]))
+        return number
+
+    async def drain(self) -> None:
+        """Wait for the requests under way; to be called before the client is closed."""
+        await self._reads.drain()
+        await self._writes.drain()
+
+    # ---- one document ------------------------------------------------------------------------------------------------
+    async def _settle(self, change: Change) -> Indexed | None:
+        document, tally, place = change.document, Tally(), self._collection
+        height = None if change.kind == "keep" else document.version
+        with translated(place.clock):
+            await place.prepare()
+            async with self._turns.turn((document.source, document.id), height):
+                for _ in range(ROUNDS):
+                    state = await self._state(change)
+                    step = decide(state, change, place.embedded_by, int(place.clock() * 1000))
+                    if step.lost:
+                        return None
+                    if step.idle:
+                        return tally.indexed(step)
+                    await self._write(document, step, tally)
+        raise _contended(document.id)
+
+    async def _state(self, change: Change) -> State:
+        """Read all there is of a document: its mark first, since that tells how many chunks there may be."""
+        source, name, texts = change.document.source, change.document.id, change.kind != "replace"
+        former = change.document.former if change.kind == "keep" else None
+        first = [points.point_id(source, name, number) for number in range(len(change.texts))]
+        own, whole = points.mark_id(source, name), points.source_id(source)
+        theirs = points.mark_id(source, former) if former else None
+        found = dict(await self._read([whole, own, *([theirs] if theirs else []), *first], texts=texts))
+        mark = points.read_mark(found[own]) if own in found else None
+        if mark and mark.high > len(first):
+            rest = [points.point_id(source, name, number) for number in range(len(first), mark.high)]
+            found |= await self._read(rest, texts=texts)
+        held = [points.read_held(one) for one in found.values() if one.get(points.KIND) == points.OF_CHUNK]
+        return State(
+            emptied=found[whole][points.VERSION] if whole in found else None,
+            mark=mark,
+            held={one.number: one for one in held},
+            former=points.read_mark(found[theirs]) if theirs in found else None,
+        )
+
+    async def _write(self, document: Document, step: Step, tally: Tally) -> None:
+        await self._embed(step, tally)
+        made = [points.mark_point(step.mark)] if step.mark and step.new_mark else []
+        made += [self._point(step, number, tally) for number in step.write]
+        expected = step.expected | ({points.mark_stamp(step.old_mark)} if step.old_mark else set())
+        after = self._after(document, step)
+        if len(made) > MOST:
+            for start in range(0, len(made), MOST):
+                await self._writes.add(Writing(made[start : start + MOST], expected))
+            made = []
+        if made or after:
+            await self._writes.add(Writing(made, expected, after))
+        tally.written |= set(step.write)
+        tally.removed |= {number for numbers in step.surplus.values() for number in numbers}
+
+    def _after(self, document: Document, step: Step) -> list[models.UpdateOperation]:
+        """Say what follows the points: the unchanged chunks are raised to the new state, and what is stale goes."""
+        source, name = document.source, document.id
+        after: list[models.UpdateOperation] = []
+        if step.raised and step.mark:
+            chosen = points.chunks_of(source, name, step.raised)
+            raised = models.SetPayload(payload=points.common(step.mark), filter=chosen)
+            after.append(models.SetPayloadOperation(set_payload=raised))
+        if step.surplus:
+            after.append(_deletion(points.chunks_of(source, name, step.surplus)))
+        if step.drop_mark and step.mark:
+            after.append(_deletion(points.mark_of(step.mark)))
+        now = self._collection.clock()
+        if step.mark and step.mark.deleted and now - self._swept >= SWEEP_SECONDS:
+            self._swept = now
+            old = points.withheld_before(int((now - WITHHELD_SECONDS) * 1000))
+            swept = models.DeletePayload(keys=[points.WITHHELD, points.WITHHELD_MS], filter=old)
+            after.append(models.DeletePayloadOperation(delete_payload=swept))
+        return after
+
+    def _point(self, step: Step, number: int, tally: Tally) -> models.PointStruct:
+        mark, text, hashed = step.mark, step.texts[number], step.hashes[number]
+        assert mark is not None  # noqa: S101  # whatever is written belongs to a state
+        vector: dict[str, Any] = {points.VECTOR: self._bm25.document(mark.title, text)}
+        if hashed in tally.vectors:
+            vector[points.DENSE] = tally.vectors[hashed]
+        return models.PointStruct(
+            id=points.point_id(mark.source, mark.document, number),
+            vector=vector,
+            payload=points.chunk_payload(mark, number, text, hashed),
+        )
+
+    async def _embed(self, step: Step, tally: Tally) -> None:
+        """Make the dense vectors that are missing. Raises Retry for an answer that must not reach the index."""
         place = self._collection
-        counted = await place.run(place.client.count(place.name, count_filter=wanted, exact=True))
-        return counted.count > 0
+        if place.embedder is None or step.mark is None:
+            return
+        texts = {step.hashes[n]: f"{step.mark.title}\n{step.texts[n]}" for n in step.write}
+        wanted = [hashed for hashed in texts if hashed not in tally.vectors]
+        if not wanted:
+            return
+        answer = await place.embedder.embed([texts[hashed] for hashed in wanted])
+        check_vectors(answer.vectors, len(wanted), place.dimension)
+        tally.tokens += answer.tokens
+        tally.vectors |= {hashed: list(vector) for hashed, vector in zip(wanted, answer.vectors, strict=True)}
 
-    async def _upsert(self, document: Document, batch: list[models.PointStruct]) -> None:
-        # The condition fences a newer version that another process wrote since we looked.
-        place, fence = self._collection, points.up_to(document)
-        await place.run(place.client.upsert(place.name, batch, wait=True, update_filter=fence))
+    # ---- requests ----------------------------------------------------------------------------------------------------
+    async def _read(self, ids: Sequence[str], *, texts: bool) -> Payloads:
+        return await self._reads.add(Reading(ids, texts))
 
-    async def _delete(self, unwanted: models.Filter) -> None:
-        place, selector = self._collection, models.FilterSelector(filter=unwanted)
-        await place.run(place.client.delete(place.name, points_selector=selector, wait=True))
+    async def _read_all(self, wanted: Sequence[Reading]) -> Sequence[Payloads]:
+        place = self._collection
+        texts = any(one.texts for one in wanted)
+        read = await place.run(
+            place.client.retrieve(
+                place.name,
+                list(dict.fromkeys(name for one in wanted for name in one.ids)),
+                with_payload=True if texts else models.PayloadSelectorExclude(exclude=[points.TEXT]),
+                consistency=models.ReadConsistencyType.MAJORITY,
+            )
+        )
+        found = {str(one.id): one.payload or {} for one in read}
+        return [{name: found[name] for name in one.ids if name in found} for one in wanted]
+
+    async def _write_all(self, wanted: Sequence[Writing]) -> Sequence[None]:
+        """Write the points of several calls by one operation: a stamp is of one document, so all share a condition."""
+        place = self._collection
+        made = [point for one in wanted for point in one.points]
+        operations: list[models.UpdateOperation] = [after for one in wanted for after in one.after]
+        if made:
+            fence = points.fence(frozenset().union(*(one.expected for one in wanted)))
+            operations.insert(0, models.UpsertOperation(upsert=models.PointsList(points=made, update_filter=fence)))
+        await place.run(
+            place.client.batch_update_points(place.name, operations, wait=True, ordering=models.WriteOrdering.STRONG)
+        )
+        return [None] * len(wanted)
+
+    async def _count(self, wanted: models.Filter) -> int:
+        place = self._collection
+        return (await place.run(place.client.count(place.name, count_filter=wanted, exact=True))).count
+
+    async def _emptied_up_to(self, source: str) -> int | None:
+        name = points.source_id(source)
+        found = await self._read([name], texts=False)
+        return int(found[name][points.VERSION]) if name in found else None
+
+
+def check_vectors(vectors: Sequence[Sequence[float]], wanted: int, dimension: int) -> None:
+    """Refuse what an embedder answers, where it is not as many finite vectors of the length as were asked for."""
+    if len(vectors) != wanted:
+        raise Retry(f"the embedding model gave {len(vectors)} vectors for {wanted} texts", code="embedding_error")
+    for vector in vectors:
+        if len(vector) != dimension:
+            reason = f"the embedding model gave a vector of length {len(vector)}; the index has {dimension}"
+            raise Retry(reason, code="embedding_error")
+        if not all(map(math.isfinite, vector)):
+            raise Retry("the embedding model gave a vector that holds what is no number", code="embedding_error")
+
+
+def _deletion(unwanted: models.Filter) -> models.DeleteOperation:
+    return models.DeleteOperation(delete=models.FilterSelector(filter=unwanted))
+
+
+def _refused(error: Exception) -> bool:
+    """Whether the request itself is what was wrong, so that each of its parts may fare better alone."""
+    if isinstance(error, UnexpectedResponse):
+        status = error.status_code or 0
+        return 400 <= status < 500 and status not in AWAY
+    return isinstance(error, ValueError)
+
+
+def _contended(name: str) -> Retry:
+    return Retry(f"too many workers write {name!r} at once", code="index_contended")

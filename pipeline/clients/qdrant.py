@@ -19,7 +19,9 @@ from qdrant_client import AsyncQdrantClient
 from pipeline.clients.passage_collection import Collection, Run
 from pipeline.clients.passage_points import Embedder
 from pipeline.clients.passage_search import PassageFinder
+from pipeline.clients.passage_status import PassageCensus
 from pipeline.clients.passage_store import PassageKeeper
+from pipeline.core import ports
 from pipeline.core.errors import ConfigurationError
 from pipeline.core.ports import Clock
 
@@ -30,37 +32,46 @@ TIMEOUT_SECONDS = 20
 """The longest request to a server."""
 
 
-class Passages(PassageFinder, PassageKeeper):
-    """Fills both ports of the index on one collection."""
+class Passages(PassageFinder, PassageKeeper, PassageCensus):
+    """Fills both ports of the index on one collection, and tells what it holds."""
 
-    def __init__(self, client: AsyncQdrantClient, collection: str, run: Run, clock: Clock, *, indexed: bool) -> None:
-        """Use `collection`, made at the first call; `indexed` makes its payload indexes, too."""
-        place = Collection(client, collection, run, clock, indexed=indexed)
+    def __init__(self, place: Collection) -> None:
+        """Use a collection, made at the first call."""
         bm25 = Embedder()
         PassageFinder.__init__(self, place, bm25)
         PassageKeeper.__init__(self, place, bm25)
+        PassageCensus.__init__(self, place)
 
 
 @asynccontextmanager
 async def open_passages(
-    path: Path | None, url: str | None, api_key: str | None, collection: str, clock: Clock
+    path: Path | None,
+    url: str | None,
+    api_key: str | None,
+    collection: str,
+    clock: Clock,
+    embedder: ports.Embedder | None = None,
 ) -> AsyncIterator[Passages]:
-    """Open the index at `url`, or else the embedded one in the folder `path`.
+    """Open the index at `url`, or else the embedded one in the folder `path`; `embedder` adds dense vectors.
 
     Raises ConfigurationError that names QDRANT_URL where neither can be used; a server that is away is no error yet.
     """
     if url:
-        async with _remote(url, api_key) as client:
-            yield Passages(client, collection, _here, clock, indexed=True)
+        opened = _remote(url, api_key)
     elif path:
-        async with _embedded(path) as (client, run):
-            yield Passages(client, collection, run, clock, indexed=False)
+        opened = _embedded(path)
     else:
         raise ConfigurationError("no vector index: set QDRANT_URL, or PIPELINE_DATA for the embedded one")
+    async with opened as (client, run):
+        index = Passages(Collection(client, collection, run, clock, embedder, indexed=bool(url)))
+        try:
+            yield index
+        finally:
+            await index.drain()
 
 
 @asynccontextmanager
-async def _remote(url: str, api_key: str | None) -> AsyncIterator[AsyncQdrantClient]:
+async def _remote(url: str, api_key: str | None) -> AsyncIterator[tuple[AsyncQdrantClient, Run]]:
     try:
         # As a header, since the parameter warns on stderr of a server that is reached without TLS, as within a cluster.
         headers = {"api-key": api_key} if api_key else None
@@ -68,7 +79,7 @@ async def _remote(url: str, api_key: str | None) -> AsyncIterator[AsyncQdrantCli
     except ValueError as error:
         raise ConfigurationError(f"QDRANT_URL is no address of a Qdrant server: {error}") from None
     try:
-        yield client
+        yield client, _here
     finally:
         await client.close()
 

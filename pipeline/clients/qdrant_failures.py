@@ -16,7 +16,7 @@ from pipeline.core.ports import Clock
 AWAY_SECONDS = 10.0
 """How long a call is deferred that found no server."""
 
-_AWAY = frozenset({408, 429, 502, 503, 504})
+AWAY = frozenset({408, 429, 502, 503, 504})
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def outcome_for(error: Exception, now: float) -> Outcome:
             return Retry("the index answered what cannot be read", code="index_error")
         case ResponseHandlingException(source=cause):
             return _away(f"{type(cause).__name__} {cause}", now)
-        case UnexpectedResponse(status_code=status) if status in _AWAY:
+        case UnexpectedResponse(status_code=status) if status in AWAY:
             return _away(f"it answered {status}", now)
         case UnexpectedResponse():
             told = error.content[:200].decode("utf-8", "replace")

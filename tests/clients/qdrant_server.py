@@ -45,11 +45,16 @@ class Server:
         app = web.Application(middlewares=[self._note])
         app.router.add_get("/collections/{name}/exists", self._exists)
         app.router.add_put("/collections/{name}", self._create)
+        app.router.add_get("/collections/{name}", self._about)
         app.router.add_put("/collections/{name}/index", self._index)
         app.router.add_put("/collections/{name}/points", self._upsert)
+        app.router.add_post("/collections/{name}/points", self._retrieve)
+        app.router.add_post("/collections/{name}/points/batch", self._batch)
+        app.router.add_post("/collections/{name}/facet", self._facet)
         app.router.add_post("/collections/{name}/points/count", self._count)
         app.router.add_post("/collections/{name}/points/delete", self._delete)
         app.router.add_post("/collections/{name}/points/query", self._query)
+        app.router.add_post("/collections/{name}/points/scroll", self._scroll)
         return app
 
     @web.middleware
@@ -70,9 +75,15 @@ class Server:
         if await self.engine.collection_exists(name):
             return web.json_response({"status": {"error": "it exists"}}, status=409)
         done = await self.engine.create_collection(
-            name, vectors_config={}, sparse_vectors_config=wanted.sparse_vectors or {}
+            name,
+            vectors_config=wanted.vectors or {},
+            sparse_vectors_config=wanted.sparse_vectors or {},
+            metadata=wanted.metadata,
         )
         return _ok(done)
+
+    async def _about(self, http: web.Request) -> web.Response:
+        return _ok(await self.engine.get_collection(http.match_info["name"]))
 
     async def _index(self, http: web.Request) -> web.Response:
         models.CreateFieldIndex.model_validate_json(await http.read())
@@ -82,6 +93,25 @@ class Server:
         wanted = models.PointsList.model_validate_json(await http.read())
         name = http.match_info["name"]
         return _ok(await self.engine.upsert(name, wanted.points, update_filter=wanted.update_filter))
+
+    async def _retrieve(self, http: web.Request) -> web.Response:
+        wanted = models.PointRequest.model_validate_json(await http.read())
+        found = await self.engine.retrieve(
+            http.match_info["name"],
+            wanted.ids,
+            with_payload=True if wanted.with_payload is None else wanted.with_payload,
+        )
+        return _ok([one.model_dump(mode="json") for one in found])
+
+    async def _batch(self, http: web.Request) -> web.Response:
+        wanted = models.UpdateOperations.model_validate_json(await http.read())
+        done = await self.engine.batch_update_points(http.match_info["name"], wanted.operations)
+        return _ok([one.model_dump(mode="json") for one in done])
+
+    async def _facet(self, http: web.Request) -> web.Response:
+        wanted = models.FacetRequest.model_validate_json(await http.read())
+        name, limit = http.match_info["name"], wanted.limit or 10
+        return _ok(await self.engine.facet(name, wanted.key, facet_filter=wanted.filter, limit=limit))
 
     async def _count(self, http: web.Request) -> web.Response:
         wanted = models.CountRequest.model_validate_json(await http.read())
@@ -101,6 +131,17 @@ class Server:
             query_filter=wanted.filter,
         )
         return _ok(found)
+
+    async def _scroll(self, http: web.Request) -> web.Response:
+        wanted = models.ScrollRequest.model_validate_json(await http.read())
+        found, further = await self.engine.scroll(
+            http.match_info["name"],
+            scroll_filter=wanted.filter,
+            limit=wanted.limit or 10,
+            order_by=wanted.order_by,
+            offset=wanted.offset,
+        )
+        return _ok({"points": [one.model_dump(mode="json") for one in found], "next_page_offset": further})
 
 
 def _ok(result: BaseModel | object) -> web.Response:

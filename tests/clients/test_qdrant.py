@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from qdrant_client import AsyncQdrantClient, models
 
+from pipeline.clients import passage_points as points
 from pipeline.clients.qdrant import OneThread, Passages, open_passages
 from pipeline.core.errors import ConfigurationError, Defer, Outcome, Retry
 from pipeline.core.ports import Search
@@ -192,7 +193,8 @@ async def test_the_collection_is_made_once_with_its_indexes() -> None:
         await asyncio.gather(*(index.search(Search("acme", "shop", 1, {})) for _ in range(3)))
         await index.replace(document(), chunks(OPENING))
     made = [asked.body["field_name"] for asked in server.asked if asked.path.endswith("/index")]
-    assert sorted(made) == ["chunk", "document", "source", "tenant", "version"]
+    assert sorted(made) == sorted(points.INDEXES)
+    assert {"tenant", "source", "document", "version", "chunk", "kind"} <= set(made)
     assert [asked.path for asked in server.asked].count(f"/collections/{NAME}/exists") == 1
     assert all(asked.headers["api-key"] == "a-key" for asked in server.asked)
 
