@@ -75,6 +75,10 @@ class Collection:
                 await self._make_collection()
                 self._ready = True
 
+    async def count(self, wanted: models.Filter | None) -> int:
+        """Count points exactly; None: all of them."""
+        return (await self.run(self.client.count(self.name, count_filter=wanted, exact=True))).count
+
     async def _measure(self) -> None:
         if self.embedder is None or self.dimension:
             return

@@ -65,11 +65,11 @@ class PassageCensus:
         """Count everything. Figures are read one after the other, so that under load they may differ a little."""
         with translated(self._collection.clock):
             await self._collection.prepare()
-            marks = await self._count(points.of_kind(points.OF_DOCUMENT))
-            emptied = await self._count(points.of_kind(points.OF_SOURCE))
+            marks = await self._collection.count(points.of_kind(points.OF_DOCUMENT))
+            emptied = await self._collection.count(points.of_kind(points.OF_SOURCE))
             return Status(
-                points=await self._count(None),
-                chunks=await self._count(points.of_kind(points.OF_CHUNK)),
+                points=await self._collection.count(None),
+                chunks=await self._collection.count(points.of_kind(points.OF_CHUNK)),
                 marks=marks + emptied,
                 sources={name: await self._source(name) for name in await self._names()},
             )
@@ -118,7 +118,7 @@ class PassageCensus:
 
     async def _source(self, name: str) -> SourceStatus:
         marked, gone = points.of_kind(points.OF_DOCUMENT, name), points.removed(name)
-        total, removed = await self._count(marked), await self._count(gone)
+        total, removed = await self._collection.count(marked), await self._collection.count(gone)
         emptied = await self._newest(points.of_kind(points.OF_SOURCE, name), points.VERSION)
         seen = [await self._newest(marked, points.VERSION), emptied]
         return SourceStatus(
@@ -136,7 +136,3 @@ class PassageCensus:
             place.client.scroll(place.name, scroll_filter=wanted, limit=1, order_by=order, with_payload=[name])
         )
         return int((found[0].payload or {})[name]) if found else None
-
-    async def _count(self, wanted: models.Filter | None) -> int:
-        place = self._collection
-        return (await place.run(place.client.count(place.name, count_filter=wanted, exact=True))).count

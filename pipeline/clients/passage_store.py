@@ -118,10 +118,10 @@ class PassageKeeper:
                     expected = frozenset() if known is None else frozenset({points.source_stamp(source, known)})
                     await self._writes.add(Writing([points.source_point(source, version)], expected))
                     continue
-                if not await self._count(gone):
+                if not await self._collection.count(gone):
                     return Indexed(stale=known > version, removed=removed)
                 chunks = models.Filter(must=[gone, points.of_kind(points.OF_CHUNK)])
-                removed += await self._count(chunks)
+                removed += await self._collection.count(chunks)
                 await self._writes.add(Writing([], after=[_deletion(gone)]))
         raise _contended(source)
 
@@ -134,7 +134,7 @@ class PassageKeeper:
         place, gone = self._collection, points.forgotten(before_ms)
         with translated(place.clock):
             await place.prepare()
-            number = await self._count(gone)
+            number = await self._collection.count(gone)
             if number:
                 await self._writes.add(Writing([], after=[_deletion(gone)]))
         return number
@@ -272,10 +272,6 @@ class PassageKeeper:
             place.client.batch_update_points(place.name, operations, wait=True, ordering=models.WriteOrdering.STRONG)
         )
         return [None] * len(wanted)
-
-    async def _count(self, wanted: models.Filter) -> int:
-        place = self._collection
-        return (await place.run(place.client.count(place.name, count_filter=wanted, exact=True))).count
 
     async def _emptied_up_to(self, source: str) -> int | None:
         name = points.source_id(source)
