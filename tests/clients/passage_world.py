@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal, TypeVar
@@ -53,12 +53,16 @@ def vector_of(text: str) -> list[float]:
 class Engine:
     """A client of the engine in memory that does single steps, each when it is let: other requests come in between.
 
-    `writes` are the writing operations done so far.
+    `writes` are the writing operations done so far. With `random` each step waits for `let`, in any order; else `at` is
+    called before each step, by its number.
     """
 
     def __init__(self, random: Random | None = None) -> None:
         self.inner = AsyncQdrantClient(":memory:")
         self.random = random
+        self.at: Callable[[int], Awaitable[None]] | None = None
+        self.steps = 0
+        self.reads = 0
         self.writes: list[models.UpdateOperation] = []
         self.waiting: list[asyncio.Future[None]] = []
 
@@ -66,7 +70,7 @@ class Engine:
         return getattr(self.inner, name)
 
     async def retrieve(self, name: str, ids: list[str], **options: Any) -> list[models.Record]:
-        found = []
+        found, self.reads = [], self.reads + 1
         for some in self._cut(ids):
             await self._step()
             found += await self.inner.retrieve(name, some, **options)
@@ -82,11 +86,9 @@ class Engine:
     def _parts(self, operation: models.UpdateOperation) -> list[models.UpdateOperation]:
         if not isinstance(operation, models.UpsertOperation) or not isinstance(operation.upsert, models.PointsList):
             return [operation]
-        fence = operation.upsert.update_filter
-        return [
-            models.UpsertOperation(upsert=models.PointsList(points=some, update_filter=fence))
-            for some in self._cut(operation.upsert.points)
-        ]
+        fence, made = operation.upsert.update_filter, operation.upsert.points
+        parts = [[point] for point in made] if self.at else self._cut(made)
+        return [models.UpsertOperation(upsert=models.PointsList(points=some, update_filter=fence)) for some in parts]
 
     def _cut(self, items: list[T]) -> list[list[T]]:
         if self.random is None:
@@ -95,6 +97,9 @@ class Engine:
         return [[item] for item in shuffled] if self.random.random() < 0.5 else [items]
 
     async def _step(self) -> None:
+        self.steps += 1
+        if self.at:
+            await self.at(self.steps)
         if self.random is None:
             return
         self.waiting.append(turn := asyncio.get_running_loop().create_future())
@@ -229,7 +234,7 @@ class Workers:
             if self.deaths and self.random.random() < 0.3:
                 self.deaths -= 1
                 await asyncio.sleep(self.random.randint(1, 40) / 1_000)
-                await _kill(keeper, calls)
+                await kill(keeper, calls)
                 keeper = keeper_on(self.engine)
             else:
                 await asyncio.wait(calls)
@@ -239,9 +244,9 @@ class Workers:
             await asyncio.sleep(0.001)
 
 
-async def _kill(keeper: PassageKeeper, calls: dict[asyncio.Task[Indexed | None], Event]) -> None:
+async def kill(keeper: PassageKeeper, calls: Iterable[asyncio.Task[Indexed | None]]) -> None:
     """Stop a process: nothing of it goes on, neither calls nor requests."""
-    under_way: set[asyncio.Task[Any]] = {*keeper._reads._under_way, *keeper._writes._under_way}  # noqa: SLF001  # a kill asks nobody
+    under_way: set[asyncio.Task[Any]] = {*keeper._reads._under_way, *keeper._writes._under_way}  # a kill asks nobody
     for task in [*under_way, *calls]:
         task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
