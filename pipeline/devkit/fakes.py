@@ -74,7 +74,9 @@ class FakeIndex:
     def __init__(self) -> None:
         """Start empty."""
         self.documents: dict[tuple[str, str], tuple[Document, tuple[Chunk, ...]]] = {}
-        self.versions: dict[tuple[str, str], int] = {}
+        self.texted: dict[tuple[str, str], int] = {}
+        self.removed: dict[tuple[str, str], int] = {}
+        self.withheld: dict[tuple[str, str], tuple[Chunk, ...]] = {}
         self.emptied: dict[str, int] = {}
         self.searches: list[str] = []
         self.troubles: deque[Outcome] = deque()
@@ -98,50 +100,66 @@ class FakeIndex:
 
     async def replace(self, document: Document, chunks: Sequence[Chunk]) -> Indexed:
         """Store a document; see the port."""
+        if not chunks:
+            return await self.remove(document)
         self._stumble()
-        if self._newer(document):
+        name = document.source, document.id
+        held = self.documents.get(name)
+        if self._late(document) or (held and document.version < self.texted[name]):
             return Indexed(stale=True)
-        before = self._chunks(document.source, document.id)
-        again = before is not None and (before[0].title, before[0].tenant) == (document.title, document.tenant)
-        kept = len(set(before[1]) & set(chunks)) if before and again else 0
-        self.versions[document.source, document.id] = document.version
-        self.documents[document.source, document.id] = (document, tuple(chunks))
-        removed = max(0, len(before[1]) - len(chunks)) if before else 0
-        return Indexed(written=len(chunks) - kept, kept=kept, removed=removed)
+        self.texted[name] = document.version
+        newer = held[0] if held and held[0].version > document.version else document
+        return self._stored(newer, tuple(chunks))
 
     async def keep(self, document: Document) -> Indexed | None:
         """Give a document a new title, fields and version; see the port."""
-        if self._newer(document):
+        self._stumble()
+        name = document.source, document.id
+        held = self.documents.get(name)
+        if self._late(document) or (held and document.version < held[0].version):
             return Indexed(stale=True)
-        known = self._chunks(document.source, document.id) or self._chunks(document.source, document.former or "")
-        return None if known is None else await self.replace(document, known[1])
+        if held:
+            return self._stored(document, held[1])
+        former = document.source, document.former or ""
+        if former not in self.withheld or self.removed[former] > document.version:
+            return None
+        self.texted[name] = document.version
+        return self._stored(document, self.withheld[former])
 
     async def remove(self, document: Document) -> Indexed:
         """Remove a document; see the port."""
         self._stumble()
-        if self._newer(document):
+        name = document.source, document.id
+        held = self.documents.get(name)
+        known = max(self.removed.get(name, document.version), held[0].version if held else document.version)
+        if document.version <= self.emptied.get(name[0], document.version - 1) or document.version < known:
             return Indexed(stale=True)
-        self.versions[document.source, document.id] = document.version
-        gone = self.documents.pop((document.source, document.id), None)
-        return Indexed(removed=len(gone[1]) if gone else 0)
+        self.removed[name] = document.version
+        if held:
+            self.withheld[name] = held[1]
+            del self.documents[name]
+        return Indexed(removed=len(held[1]) if held else 0)
 
     async def empty(self, source: str, version: int) -> Indexed:
         """Remove a source's documents; see the port."""
         self._stumble()
-        self.emptied[source] = max(version, self.emptied.get(source, version))
+        known = self.emptied[source] = max(version, self.emptied.get(source, version))
         names = [name for name, (held, _) in self.documents.items() if name[0] == source and held.version <= version]
-        return Indexed(removed=sum(len(self.documents.pop(name)[1]) for name in names))
+        return Indexed(stale=known > version, removed=sum(len(self.documents.pop(name)[1]) for name in names))
 
-    def _newer(self, document: Document) -> bool:
-        """Whether a later version was seen, a removal included; a source that was emptied takes what is newer only."""
-        emptied = self.emptied.get(document.source)
-        if emptied is not None and document.version <= emptied:
-            return True
-        held = self.versions.get((document.source, document.id))
-        return held is not None and held > document.version
+    def _late(self, document: Document) -> bool:
+        """Whether the document or its source was removed at this version or later."""
+        gone = self.removed.get((document.source, document.id)), self.emptied.get(document.source)
+        return any(one is not None and document.version <= one for one in gone)
 
-    def _chunks(self, source: str, name: str) -> tuple[Document, tuple[Chunk, ...]] | None:
-        return self.documents.get((source, name))
+    def _stored(self, document: Document, chunks: tuple[Chunk, ...]) -> Indexed:
+        name = document.source, document.id
+        before = self.documents.get(name)
+        self.documents[name] = (document, chunks)
+        if before is None:
+            return Indexed(written=len(chunks))
+        kept = len(set(before[1]) & set(chunks)) if before[0].title == document.title else 0
+        return Indexed(written=len(chunks) - kept, kept=kept, removed=max(0, len(before[1]) - len(chunks)))
 
     def _widened(self, passage: Passage, neighbours: int) -> Passage:
         _, chunks = self.documents[passage.source, passage.document]

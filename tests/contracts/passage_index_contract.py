@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 from pipeline.core.payloads import Document
-from pipeline.core.ports import Chunk, PassageSearch, PassageStore, Search
+from pipeline.core.ports import Chunk, Indexed, PassageSearch, PassageStore, Search
 
 OPENING = "The shop opens at nine on weekdays."
 RETURNS = "Parcels may be returned within thirty days."
@@ -19,11 +19,10 @@ class Index(PassageSearch, PassageStore, Protocol):
     """Both ports in one."""
 
 
-def document(
-    body_version: int = 1, *, name: str = "shop", tenant: str = "acme", source: str = "handbook", title: str = "Hours"
-) -> Document:
+def document(body_version: int = 1, *, name: str = "shop", **more: Any) -> Document:
     """Make a document; its body does not matter to the index, which gets chunks."""
-    return Document(source=source, id=name, tenant=tenant, title=title, body="", version=body_version)
+    told = {"source": "handbook", "tenant": "acme", "title": "Hours"} | more
+    return Document(id=name, body="", version=body_version, **told)
 
 
 def chunks(*texts: str) -> tuple[Chunk, ...]:
@@ -161,3 +160,123 @@ class PassageIndexContract(ABC):
         async with self.opened() as index:
             await index.replace(document(), chunks(OPENING))
             assert list(await index.search(Search("acme", "?!", 3, {}))) == []
+
+    # ---- storing -----------------------------------------------------------------------------------------------------
+    async def test_what_is_there_already_is_not_written_again(self) -> None:
+        """A new version writes the chunks whose text changed, keeps the others, and removes those it has no more."""
+        async with self.opened() as index:
+            assert await index.replace(document(1), chunks(OPENING, RETURNS, CLOSING)) == Indexed(written=3)
+            assert await index.replace(document(1), chunks(OPENING, RETURNS, CLOSING)) == Indexed(kept=3)
+            assert await index.replace(document(2), chunks(OPENING, CLOSING)) == Indexed(written=1, kept=1, removed=1)
+            found = await index.search(Search("acme", "shop opens closed parcels returned", 9, {}))
+        assert sorted((one.chunk, one.text, one.version) for one in found) == [(0, OPENING, 2), (1, CLOSING, 2)]
+
+    async def test_a_change_of_tenant_or_fields_writes_no_text(self) -> None:
+        """What is not embedded changes without the text being written again."""
+        async with self.opened() as index:
+            await index.replace(document(1), chunks(OPENING))
+            moved = document(2, tenant="rival", fields={"lang": "en"})
+            assert await index.replace(moved, chunks(OPENING)) == Indexed(kept=1)
+            found = await index.search(Search("rival", "shop opens", 3, {}))
+            assert list(await index.search(Search("acme", "shop opens", 3, {}))) == []
+        assert [(one.text, one.version) for one in found] == [(OPENING, 2)]
+
+    async def test_a_new_title_makes_the_text_new(self) -> None:
+        """The title is embedded with each chunk, so that all of them are written."""
+        async with self.opened() as index:
+            await index.replace(document(1), chunks(OPENING, RETURNS))
+            assert await index.replace(document(2, title="Doors"), chunks(OPENING, RETURNS)) == Indexed(written=2)
+            found = await index.search(Search("acme", "doors", 9, {}))
+        assert {one.title for one in found} == {"Doors"}
+
+    async def test_a_late_version_does_not_bring_back_what_was_removed(self) -> None:
+        """Not an older one, and not the very one that was removed; a newer one does."""
+        async with self.opened() as index:
+            await index.replace(document(1), chunks(OPENING))
+            assert await index.remove(document(3)) == Indexed(removed=1)
+            assert await index.remove(document(3)) == Indexed()
+            assert (await index.replace(document(2), chunks(RETURNS))).stale
+            assert (await index.replace(document(3), chunks(RETURNS))).stale
+            assert list(await index.search(Search("acme", "shop opens parcels", 9, {}))) == []
+            assert not (await index.replace(document(4), chunks(RETURNS))).stale
+            assert await index.search(Search("acme", "parcels", 9, {}))
+
+    async def test_a_removal_may_come_first(self) -> None:
+        """A document that was removed before it was ever seen stays away."""
+        async with self.opened() as index:
+            assert await index.remove(document(2)) == Indexed()
+            assert (await index.replace(document(1), chunks(OPENING))).stale
+            assert list(await index.search(Search("acme", "shop opens", 9, {}))) == []
+
+    async def test_a_document_without_chunks_is_removed(self) -> None:
+        """A body that came to nothing leaves nothing to be found."""
+        async with self.opened() as index:
+            await index.replace(document(1), chunks(OPENING))
+            assert await index.replace(document(2), ()) == Indexed(removed=1)
+            assert list(await index.search(Search("acme", "shop opens", 9, {}))) == []
+
+    async def test_a_body_that_is_not_told_is_kept(self) -> None:
+        """A new title goes above the text that is there, and a repeat of that changes nothing."""
+        async with self.opened() as index:
+            await index.replace(document(1), chunks(OPENING, RETURNS))
+            assert await index.keep(document(2, title="Doors", body_kept=True)) == Indexed(written=2)
+            assert await index.keep(document(2, title="Doors", body_kept=True)) == Indexed(kept=2)
+            assert await index.keep(document(3, title="Doors", tenant="rival", body_kept=True)) == Indexed(kept=2)
+            found = await index.search(Search("rival", "doors", 9, {}))
+        assert sorted((one.text, one.title, one.version) for one in found) == [
+            (RETURNS, "Doors", 3),
+            (OPENING, "Doors", 3),
+        ]
+
+    async def test_a_body_that_nobody_knows_cannot_be_kept(self) -> None:
+        """Where no text is known, None says so; nor is one known after a removal, until a newer text comes."""
+        async with self.opened() as index:
+            assert await index.keep(document(2, body_kept=True)) is None
+            assert not (await index.replace(document(1), chunks(OPENING))).stale
+            await index.remove(document(3))
+            assert await index.keep(document(5, body_kept=True)) is None
+            assert (await index.replace(document(4), chunks(RETURNS))).written
+            assert await index.keep(document(5, body_kept=True)) == Indexed(kept=1)
+            assert await index.keep(document(4, body_kept=True)) == Indexed(stale=True)
+
+    async def test_a_body_that_comes_late_goes_below_the_newer_title(self) -> None:
+        """A change that does not tell the body may overtake one that does: both end up in the document."""
+        async with self.opened() as index:
+            await index.replace(document(1), chunks(OPENING))
+            await index.keep(document(3, title="Doors", body_kept=True))
+            assert not (await index.replace(document(2), chunks(RETURNS))).stale
+            assert (await index.replace(document(1), chunks(OPENING))).stale
+            found = await index.search(Search("acme", "doors", 9, {}))
+        assert [(one.text, one.title, one.version) for one in found] == [(RETURNS, "Doors", 3)]
+
+    async def test_a_document_takes_its_text_along_to_a_new_id(self) -> None:
+        """Once the former document is removed, its text is final, and goes under the new id."""
+        async with self.opened() as index:
+            await index.replace(document(1, name="old"), chunks(OPENING, RETURNS))
+            renamed = document(2, name="new", former="old", body_kept=True)
+            assert await index.keep(renamed) is None
+            await index.remove(document(2, name="old"))
+            assert await index.keep(renamed) == Indexed(written=2)
+            assert await index.keep(renamed) == Indexed(kept=2)
+            found = await index.search(Search("acme", "shop opens parcels", 9, {}))
+        assert sorted((one.document, one.chunk, one.text) for one in found) == [
+            ("new", 0, OPENING),
+            ("new", 1, RETURNS),
+        ]
+
+    async def test_a_source_is_emptied_up_to_a_version(self) -> None:
+        """What is newer stays, and so do other sources; what is older comes too late, also what was never seen."""
+        async with self.opened() as index:
+            await index.replace(document(1, name="gone"), chunks(OPENING, CLOSING))
+            await index.replace(document(6, name="newer"), chunks(OPENING))
+            await index.replace(document(1, source="forum"), chunks(OPENING))
+            assert await index.empty("handbook", 5) == Indexed(removed=2)
+            assert await index.empty("handbook", 5) == Indexed()
+            assert await index.empty("handbook", 4) == Indexed(stale=True)
+            assert (await index.replace(document(2, name="gone"), chunks(OPENING))).stale
+            assert (await index.replace(document(5, name="never seen"), chunks(OPENING))).stale
+            assert await index.keep(document(5, name="never seen", body_kept=True)) == Indexed(stale=True)
+            assert (await index.remove(document(5, name="never seen"))).stale
+            assert not (await index.replace(document(7, name="back"), chunks(CLOSING))).stale
+            found = await index.search(Search("acme", "shop opens closed", 9, {}))
+        assert sorted(one.document for one in found) == ["back", "newer", "shop"]
