@@ -46,14 +46,14 @@ class Collection:
         *,
         indexed: bool,
     ) -> None:
-        """Use the collection `name`, made at the first call; `indexed` makes its payload indexes, too."""
+        """Use the collection `name`, made at the first call; `indexed`: on a server, with its payload indexes."""
         self.client = client
         self.name = name
         self.run = run
         self.clock = clock
         self.embedder = embedder
         self.dimension = 0
-        self._indexed = indexed
+        self.remote = indexed
         self._ready = False
         self._preparing = asyncio.Lock()
 
@@ -96,7 +96,7 @@ class Collection:
                     raise
         info = await self.run(self.client.get_collection(self.name))
         self._check((info.config.metadata or {}).get(ABOUT))
-        for name, schema in points.INDEXES.items() if self._indexed else ():
+        for name, schema in points.INDEXES.items() if self.remote else ():
             await self.run(self.client.create_payload_index(self.name, name, schema, wait=True))
 
     def _creation(self) -> Work[bool]:

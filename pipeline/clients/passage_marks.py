@@ -59,7 +59,8 @@ class Withheld:
 class Mark:
     """One state of one document. `high` bounds the numbers of chunks that there may be, `removed_ms` is by our clock.
 
-    `content` is a digest of the chunks' hashes, in order, and `body` one of their texts alone.
+    `content` is a digest of the chunks' hashes, in order, and `body` one of their texts alone; `stamp` is the digest of
+    the whole state, without what may differ from one write of it to another.
     """
 
     source: str
@@ -77,17 +78,34 @@ class Mark:
     high: int = field(default=0, compare=False)
     removed_ms: int | None = field(default=None, compare=False)
     withheld: Withheld | None = field(default=None, compare=False)
+    stamp: str = ""
 
     @property
     def age(self) -> Age:
         """How new the state is."""
         return self.version, self.texted
 
-    @property
-    def stamp(self) -> str:
-        """The digest of the whole state, without what may differ from one write of it to another."""
+    def stamped(self) -> str:
+        """Make the stamp."""
         told = (self.source, self.document, self.tenant, self.title, self.fields, self.committed_at_ms)
         return digest(*told, *self.age, self.content, self.body, self.chunks, self.deleted)
+
+
+class Hashes:
+    """The content hashes of one call, by one way of embedding; each text is hashed once."""
+
+    def __init__(self, model: str) -> None:
+        """Hash for what `model` embeds."""
+        self._model = model
+        self._known: dict[tuple[str, str], str] = {}
+
+    def of(self, title: str, texts: Sequence[str]) -> list[str]:
+        """Return the hashes of texts under a title, in order."""
+        return [self._known.get((title, text)) or self._new(title, text) for text in texts]
+
+    def _new(self, title: str, text: str) -> str:
+        made = self._known[title, text] = hash_of(title, text, self._model)
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +150,6 @@ class Step:
     stale: bool = False
     lost: bool = False
     mark: Mark | None = None
-    stamp: str = ""
     texts: Sequence[str] = ()
     hashes: Sequence[str] = ()
     write: Sequence[int] = ()
@@ -150,8 +167,8 @@ class Step:
         return not (self.new_mark or self.drop_mark or self.write or self.raised or self.surplus)
 
 
-def decide(state: State, change: Change, model: str, now_ms: int) -> Step:
-    """Say what is to be written next, now that `state` was read. `model` names what embeds, `now_ms` is our clock."""
+def decide(state: State, change: Change, hashes: Hashes, now_ms: int) -> Step:
+    """Say what is to be written next, now that `state` was read. `now_ms` is our clock."""
     document, emptied = change.document, state.emptied
     # What a source has emptied is gone; its mark may not have gone yet.
     mark = state.mark if state.mark and not _emptied(state.mark.version, emptied) else None
@@ -160,9 +177,9 @@ def decide(state: State, change: Change, model: str, now_ms: int) -> Step:
     texts = _texts(state, mark, change)
     if texts is None:
         return Step(lost=True)
-    made, hashes = _made(change, mark, texts, model)
-    made = replace(made, **_carried(state, mark, made, now_ms))
-    return _towards(state, made, texts, hashes)
+    made, hashed = _made(change, mark, texts, hashes)
+    made = replace(made, **_carried(state, mark, made, now_ms), stamp=made.stamped())
+    return _towards(state, made, texts, hashed)
 
 
 def _emptied(version: int, emptied: int | None) -> bool:
@@ -201,7 +218,7 @@ def _stored(state: State, mark: Mark) -> Sequence[str] | None:
     return texts if len(texts) == mark.chunks else None
 
 
-def _made(change: Change, mark: Mark | None, texts: Sequence[str], model: str) -> tuple[Mark, Sequence[str]]:
+def _made(change: Change, mark: Mark | None, texts: Sequence[str], hashes: Hashes) -> tuple[Mark, Sequence[str]]:
     """Make the state that is wanted, with the hashes of its chunks."""
     told, version = change.document, change.document.version
     if mark and version < mark.version:  # a body that comes below a newer title
@@ -211,7 +228,7 @@ def _made(change: Change, mark: Mark | None, texts: Sequence[str], model: str) -
     if change.kind == "remove":
         tenant, title, fields = tenant or (mark.tenant if mark else ""), "", {}
     known = mark.texted if mark and not mark.deleted else version
-    hashes = [hash_of(title, text, model) for text in texts]
+    hashed = hashes.of(title, texts)
     made = Mark(
         source=told.source,
         document=told.id,
@@ -220,13 +237,13 @@ def _made(change: Change, mark: Mark | None, texts: Sequence[str], model: str) -
         fields=dict(fields),
         version=max(version, mark.version) if mark else version,
         texted=known if change.kind == "keep" else version,
-        content=digest(hashes),
+        content=digest(hashed),
         body=digest(texts),
         chunks=len(texts),
         committed_at_ms=committed,
         deleted=change.kind == "remove",
     )
-    return made, hashes
+    return made, hashed
 
 
 def _carried(state: State, mark: Mark | None, made: Mark, now_ms: int) -> dict[str, Any]:
@@ -257,7 +274,6 @@ def _towards(state: State, made: Mark, texts: Sequence[str], hashes: Sequence[st
             raised.setdefault(held.stamp, []).append(number)
     return Step(
         mark=made,
-        stamp=stamp,
         texts=texts,
         hashes=hashes,
         write=write,

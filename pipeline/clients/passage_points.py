@@ -84,9 +84,12 @@ def source_id(source: str) -> str:
     return str(uuid5(NAMESPACE, json.dumps(["emptied", source])))
 
 
+_MARK = "mark "
+
+
 def mark_stamp(stamp: str) -> str:
     """Return what a mark carries, where its chunks carry `stamp`: the two never fit the same condition."""
-    return f"mark {stamp}"
+    return f"{_MARK}{stamp}"
 
 
 def common(mark: Mark) -> dict[str, Any]:
@@ -161,6 +164,7 @@ def read_mark(payload: Mapping[str, Any]) -> Mark:
             high=payload[HIGH],
             removed_ms=payload.get(REMOVED),
             withheld=Withheld(held[VERSION], payload[WITHHELD_MS], held["texts"]) if held else None,
+            stamp=payload[STAMP].removeprefix(_MARK),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"the mark of a document has no {error}") from None

@@ -17,8 +17,8 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 
 from pipeline.clients import passage_points as points
 from pipeline.clients.passage_batches import MOST, Batches, Turns
-from pipeline.clients.passage_collection import Collection
-from pipeline.clients.passage_marks import Change, State, Step, decide
+from pipeline.clients.passage_collection import Collection, Work
+from pipeline.clients.passage_marks import Change, Hashes, State, Step, decide
 from pipeline.clients.qdrant_failures import AWAY, translated
 from pipeline.core.errors import Reject, Retry
 from pipeline.core.payloads import Document
@@ -32,6 +32,9 @@ SWEEP_SECONDS = 60.0
 """How often texts are looked for that were withheld for so long, while documents are being removed."""
 EXACT = 2**53
 """Up to here Qdrant compares whole numbers exactly."""
+
+_ORDER = models.WriteOrdering.STRONG
+_WITHOUT_TEXTS = models.PayloadSelectorExclude(exclude=[points.TEXT])
 
 Payloads = Mapping[str, Mapping[str, Any]]
 
@@ -68,6 +71,26 @@ class Tally:
             return Indexed(stale=True, tokens=self.tokens)
         written = len(self.written & set(step.kept))
         return Indexed(written=written, kept=len(step.kept) - written, removed=len(self.removed), tokens=self.tokens)
+
+
+class Names:
+    """The ids of a document's points, each made once."""
+
+    def __init__(self, source: str, document: str) -> None:
+        """Name the points of one document."""
+        self._origin = source, document
+        self._chunks: list[str] = []
+        self.source = points.source_id(source)
+        self.mark = points.mark_id(source, document)
+
+    def chunks(self, start: int, end: int) -> Sequence[str]:
+        """Return the ids of some chunks, by their numbers."""
+        self._chunks += [points.point_id(*self._origin, number) for number in range(len(self._chunks), end)]
+        return self._chunks[start:end]
+
+    def at(self, wanted: Mapping[str, Sequence[int]]) -> models.Filter:
+        """Select chunks by their numbers, as long as they carry the stamps that were read."""
+        return points.chunks_of(*self._origin, wanted)
 
 
 class PassageKeeper:
@@ -147,46 +170,45 @@ class PassageKeeper:
     # ---- one document ------------------------------------------------------------------------------------------------
     async def _settle(self, change: Change) -> Indexed | None:
         document, tally, place = change.document, Tally(), self._collection
+        hashes, names = Hashes(place.embedded_by), Names(document.source, document.id)
         height = None if change.kind == "keep" else document.version
         with translated(place.clock):
             await place.prepare()
             async with self._turns.turn((document.source, document.id), height):
                 for _ in range(ROUNDS):
-                    state = await self._state(change)
-                    step = decide(state, change, place.embedded_by, int(place.clock() * 1000))
+                    state = await self._state(change, names)
+                    step = decide(state, change, hashes, int(place.clock() * 1000))
                     if step.lost:
                         return None
                     if step.idle:
                         return tally.indexed(step)
-                    await self._write(document, step, tally)
+                    await self._write(step, names, tally)
         raise _contended(document.id)
 
-    async def _state(self, change: Change) -> State:
+    async def _state(self, change: Change, names: Names) -> State:
         """Read all there is of a document: its mark first, since that tells how many chunks there may be."""
-        source, name, texts = change.document.source, change.document.id, change.kind != "replace"
+        source, texts, number = change.document.source, change.kind != "replace", len(change.texts)
         former = change.document.former if change.kind == "keep" else None
-        first = [points.point_id(source, name, number) for number in range(len(change.texts))]
-        own, whole = points.mark_id(source, name), points.source_id(source)
-        theirs = points.mark_id(source, former) if former else None
-        found = dict(await self._read([whole, own, *([theirs] if theirs else []), *first], texts=texts))
-        mark = points.read_mark(found[own]) if own in found else None
-        if mark and mark.high > len(first):
-            rest = [points.point_id(source, name, number) for number in range(len(first), mark.high)]
-            found |= await self._read(rest, texts=texts)
+        theirs = points.mark_id(source, former) if former else ""
+        wanted = [names.source, names.mark, *([theirs] if theirs else []), *names.chunks(0, number)]
+        found = dict(await self._read(wanted, texts=texts))
+        mark = points.read_mark(found[names.mark]) if names.mark in found else None
+        if mark and mark.high > number:
+            found |= await self._read(names.chunks(number, mark.high), texts=texts)
         held = [points.read_held(one) for one in found.values() if one.get(points.KIND) == points.OF_CHUNK]
         return State(
-            emptied=found[whole][points.VERSION] if whole in found else None,
+            emptied=found[names.source][points.VERSION] if names.source in found else None,
             mark=mark,
             held={one.number: one for one in held},
             former=points.read_mark(found[theirs]) if theirs in found else None,
         )
 
-    async def _write(self, document: Document, step: Step, tally: Tally) -> None:
+    async def _write(self, step: Step, names: Names, tally: Tally) -> None:
         await self._embed(step, tally)
         made = [points.mark_point(step.mark)] if step.mark and step.new_mark else []
-        made += [self._point(step, number, tally) for number in step.write]
+        made += [self._point(step, number, names, tally) for number in step.write]
         expected = step.expected | ({points.mark_stamp(step.old_mark)} if step.old_mark else set())
-        after = self._after(document, step)
+        after = self._after(names, step)
         if len(made) > MOST:
             for start in range(0, len(made), MOST):
                 await self._writes.add(Writing(made[start : start + MOST], expected))
@@ -196,16 +218,15 @@ class PassageKeeper:
         tally.written |= set(step.write)
         tally.removed |= {number for numbers in step.surplus.values() for number in numbers}
 
-    def _after(self, document: Document, step: Step) -> list[models.UpdateOperation]:
+    def _after(self, names: Names, step: Step) -> list[models.UpdateOperation]:
         """Say what follows the points: the unchanged chunks are raised to the new state, and what is stale goes."""
-        source, name = document.source, document.id
         after: list[models.UpdateOperation] = []
         if step.raised and step.mark:
-            chosen = points.chunks_of(source, name, step.raised)
+            chosen = names.at(step.raised)
             raised = models.SetPayload(payload=points.common(step.mark), filter=chosen)
             after.append(models.SetPayloadOperation(set_payload=raised))
         if step.surplus:
-            after.append(_deletion(points.chunks_of(source, name, step.surplus)))
+            after.append(_deletion(names.at(step.surplus)))
         if step.drop_mark and step.mark:
             after.append(_deletion(points.mark_of(step.mark)))
         now = self._collection.clock()
@@ -216,14 +237,14 @@ class PassageKeeper:
             after.append(models.DeletePayloadOperation(delete_payload=swept))
         return after
 
-    def _point(self, step: Step, number: int, tally: Tally) -> models.PointStruct:
+    def _point(self, step: Step, number: int, names: Names, tally: Tally) -> models.PointStruct:
         mark, text, hashed = step.mark, step.texts[number], step.hashes[number]
         assert mark is not None  # noqa: S101  # whatever is written belongs to a state
         vector: dict[str, Any] = {points.VECTOR: self._bm25.document(mark.title, text)}
         if hashed in tally.vectors:
             vector[points.DENSE] = tally.vectors[hashed]
         return models.PointStruct(
-            id=points.point_id(mark.source, mark.document, number),
+            id=names.chunks(number, number + 1)[0],
             vector=vector,
             payload=points.chunk_payload(mark, number, text, hashed),
         )
@@ -253,7 +274,8 @@ class PassageKeeper:
             place.client.retrieve(
                 place.name,
                 list(dict.fromkeys(name for one in wanted for name in one.ids)),
-                with_payload=True if texts else models.PayloadSelectorExclude(exclude=[points.TEXT]),
+                # To leave texts out saves their way over the network; the embedded engine only has more to do.
+                with_payload=True if texts or not place.remote else _WITHOUT_TEXTS,
                 consistency=models.ReadConsistencyType.MAJORITY,
             )
         )
@@ -264,13 +286,15 @@ class PassageKeeper:
         """Write the points of several calls by one operation: a stamp is of one document, so all share a condition."""
         place = self._collection
         made = [point for one in wanted for point in one.points]
-        operations: list[models.UpdateOperation] = [after for one in wanted for after in one.after]
-        if made:
-            fence = points.fence(frozenset().union(*(one.expected for one in wanted)))
-            operations.insert(0, models.UpsertOperation(upsert=models.PointsList(points=made, update_filter=fence)))
-        await place.run(
-            place.client.batch_update_points(place.name, operations, wait=True, ordering=models.WriteOrdering.STRONG)
-        )
+        after = [after for one in wanted for after in one.after]
+        fence = points.fence(frozenset().union(*(one.expected for one in wanted)))
+        if not after:  # the plain request, which the embedded engine checks once instead of twice
+            work: Work[Any] = place.client.upsert(place.name, made, wait=True, ordering=_ORDER, update_filter=fence)
+        else:
+            first = models.UpsertOperation(upsert=models.PointsList(points=made, update_filter=fence))
+            operations = [first, *after] if made else after
+            work = place.client.batch_update_points(place.name, operations, wait=True, ordering=_ORDER)
+        await place.run(work)
         return [None] * len(wanted)
 
     async def _emptied_up_to(self, source: str) -> int | None:

@@ -83,6 +83,12 @@ class Engine:
                 self.writes.append(part)
                 await self.inner.batch_update_points(name, [part])
 
+    async def upsert(
+        self, name: str, made: list[models.PointStruct], *, update_filter: models.Filter, **_: Any
+    ) -> None:
+        whole = models.UpsertOperation(upsert=models.PointsList(points=made, update_filter=update_filter))
+        await self.batch_update_points(name, [whole])
+
     def _parts(self, operation: models.UpdateOperation) -> list[models.UpdateOperation]:
         if not isinstance(operation, models.UpsertOperation) or not isinstance(operation.upsert, models.PointsList):
             return [operation]
@@ -197,14 +203,16 @@ async def found_in(engine: Engine) -> dict[tuple[str, int], dict[str, Any]]:
     for one in records:
         payload, vectors = one.payload or {}, one.vector
         assert isinstance(vectors, dict)
-        sparse = BM25.document(payload["title"], payload["text"])
-        assert dict(zip(vectors["bm25"].indices, vectors["bm25"].values, strict=True)) == dict(
-            zip(sparse.indices, sparse.values, strict=True)
-        )
+        assert isinstance(sparse := vectors["bm25"], models.SparseVector)
+        assert _words(sparse) == _words(BM25.document(payload["title"], payload["text"]))
         found[payload["document"], payload["chunk"]] = {
             name: payload[name] for name in ("text", "title", "tenant", "version", "fields")
         }
     return found
+
+
+def _words(vector: models.SparseVector) -> dict[int, float]:
+    return dict(zip(vector.indices, vector.values, strict=True))
 
 
 @dataclass
