@@ -30,11 +30,13 @@ async def here(work: Work[T]) -> T:
 
 
 class Letters:
-    """An embedder of two numbers: how long a text is, and how many vowels it has. `texts` is what it was asked."""
+    """An embedder of two numbers: how long a text is, and how many vowels it has. `texts` is what it was asked.
 
-    model = "letters"
+    `answers` are given before it counts letters.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, model: str = "letters") -> None:
+        self.model = model
         self.texts: list[str] = []
         self.answers: list[Sequence[Sequence[float]]] = []
 
@@ -119,10 +121,15 @@ class Engine:
                 self.waiting.pop(self.random.randrange(len(self.waiting))).set_result(None)
 
 
-def keeper_on(engine: Engine, embedder: Letters | None = None) -> PassageKeeper:
-    """Make a writer on an engine; a worker has one."""
+def place_on(engine: Engine, embedder: Letters | None = None, now: float = 1_000.0) -> Collection:
+    """Make the collection on an engine."""
     client: Any = engine
-    return PassageKeeper(Collection(client, NAME, here, lambda: 1_000.0, embedder, indexed=False), BM25)
+    return Collection(client, NAME, here, lambda: now, embedder, indexed=False)
+
+
+def keeper_on(engine: Engine, embedder: Letters | None = None, now: float = 1_000.0) -> PassageKeeper:
+    """Make a writer on an engine; a worker has one."""
+    return PassageKeeper(place_on(engine, embedder, now), BM25)
 
 
 @dataclass(frozen=True)

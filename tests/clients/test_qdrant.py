@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import multiprocessing
+import sqlite3
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -18,7 +20,8 @@ from qdrant_client import AsyncQdrantClient, models
 
 from pipeline.clients import passage_points as points
 from pipeline.clients.qdrant import OneThread, Passages, open_passages
-from pipeline.core.errors import ConfigurationError, Defer, Outcome, Retry
+from pipeline.clients.qdrant_failures import outcome_for
+from pipeline.core.errors import ConfigurationError, Defer, Halt, Outcome, Retry
 from pipeline.core.ports import Search
 from pipeline.devkit.listen import listening
 from pipeline.devkit.ports import HOST
@@ -238,6 +241,11 @@ async def test_a_collection_that_cannot_be_made_is_tried_again() -> None:
         (500, {}, b'{"status": {"error": "broken"}}', Retry),
         (400, {}, b'{"status": {"error": "no such vector"}}', Retry),
         (403, {}, b"", Retry),
+        (507, {}, b"", Defer),
+        (500, {}, b'{"status": {"error": "Service internal error: No space left on device (os error 28)"}}', Defer),
+        (500, {}, b'{"status": {"error": "Out of disk space, free up some"}}', Defer),
+        (400, {}, b'{"status": {"error": "Wrong input: Vector dimension error: expected dim: 4, got 3"}}', Halt),
+        (404, {}, b'{"status": {"error": "Not found: Collection `passages` doesn\'t exist!"}}', Halt),
         (200, {}, b"<html>", Retry),
         (200, {}, b'{"result": "x"}', Retry),
     ],
@@ -255,6 +263,14 @@ async def test_failures_are_told_apart(
         with pytest.raises(expected):
             await index.replace(document(), chunks(OPENING))
         assert not (await index.replace(document(), chunks(OPENING))).stale
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "no room"), sqlite3.OperationalError("disk is full")])
+def test_a_full_disk_defers(error: Exception) -> None:
+    """Room has to be made, which is no record's fault; the embedded store says it in its own ways."""
+    outcome = outcome_for(error, 100.0)
+    assert isinstance(outcome, Defer)
+    assert (outcome.code, outcome.until) == ("index_full", 160.0)
 
 
 async def test_a_server_that_is_not_there_defers() -> None:

@@ -1,0 +1,59 @@
+"""Tests of pipeline/clients/passage_status.py: what an operator and an audit are told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from pipeline.clients import passage_status
+from pipeline.clients.passage_status import Key, SourceStatus, Status
+from pipeline.clients.qdrant import Passages, open_passages
+from tests.clients.qdrant_server import qdrant_server
+from tests.contracts.passage_index_contract import OPENING, RETURNS, chunks, document
+
+pytestmark = pytest.mark.local
+
+
+@asynccontextmanager
+async def _opened(kind: str, folder: Path) -> AsyncIterator[Passages]:
+    if kind == "embedded":
+        async with open_passages(folder, None, None, "passages", time.time) as index:
+            yield index
+    else:
+        async with qdrant_server() as server, open_passages(None, server.url, None, "passages", time.time) as index:
+            yield index
+
+
+@pytest.mark.parametrize("kind", ["embedded", "remote"])
+async def test_the_index_tells_what_it_holds(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points, and by source the documents, the newest version and commit, removals included; and each document."""
+    monkeypatch.setattr(passage_status, "PAGE", 2)
+    async with _opened(kind, tmp_path) as index:
+        assert await index.status() == Status(points=0, chunks=0, marks=0, sources={})
+        await index.replace(document(7, committed_at_ms=7_000), chunks(OPENING, RETURNS))
+        await index.replace(document(8, name="post", committed_at_ms=8_000), chunks(OPENING))
+        await index.remove(document(9, name="gone", committed_at_ms=9_000))
+        await index.replace(document(1, source="forum"), chunks(OPENING))
+        await index.empty("forum", 3)
+        status = await index.status()
+        keys = [key async for key in index.keys("handbook")]
+        assert [key async for key in index.keys("forum")] == []
+    assert status == Status(
+        points=7,
+        chunks=3,
+        marks=4,
+        sources={
+            "handbook": SourceStatus(documents=2, removed=1, version=9, committed_at_ms=9_000),
+            "forum": SourceStatus(version=3, emptied=3),
+        },
+    )
+    assert sorted((key.document, key.version, key.deleted) for key in keys) == [
+        ("gone", 9, True),
+        ("post", 8, False),
+        ("shop", 7, False),
+    ]
+    assert all(isinstance(key, Key) and len(key.hash) == 32 for key in keys)
