@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from math import hypot
 from random import Random
 from typing import Any, Literal, TypeVar
 
+from pytest import approx
 from qdrant_client import AsyncQdrantClient, models
 
 from pipeline.clients import passage_points as points
@@ -211,6 +213,9 @@ async def found_in(engine: Engine) -> dict[tuple[str, int], dict[str, Any]]:
         payload, vectors = one.payload or {}, one.vector
         assert isinstance(vectors, dict)
         assert isinstance(sparse := vectors["bm25"], models.SparseVector)
+        if "dense" in vectors:
+            told = vector_of(f"{payload['title']}\n{payload['text']}")
+            assert vectors["dense"] == approx([number / hypot(*told) for number in told])
         assert _words(sparse) == _words(BM25.document(payload["title"], payload["text"]))
         found[payload["document"], payload["chunk"]] = {
             name: payload[name] for name in ("text", "title", "tenant", "version", "fields")
@@ -230,6 +235,11 @@ class Workers:
     random: Random
     number: int
     deaths: int = 0
+    dense: bool = False
+
+    def keeper(self) -> PassageKeeper:
+        """Make a worker's writer."""
+        return keeper_on(self.engine, Letters() if self.dense else None)
 
     async def tell_all(self, events: Sequence[Event]) -> None:
         """Tell all events, in any order."""
@@ -242,7 +252,7 @@ class Workers:
         await asyncio.gather(*workers)
 
     async def _work(self, queue: list[Event]) -> None:
-        keeper = keeper_on(self.engine)
+        keeper = self.keeper()
         while queue:
             mine = [queue.pop() for _ in range(min(len(queue), self.random.randint(1, 3)))]
             calls = {asyncio.create_task(one.tell(keeper)): one for one in mine}
@@ -250,7 +260,7 @@ class Workers:
                 self.deaths -= 1
                 await asyncio.sleep(self.random.randint(1, 40) / 1_000)
                 await kill(keeper, calls)
-                keeper = keeper_on(self.engine)
+                keeper = self.keeper()
             else:
                 await asyncio.wait(calls)
             # A version of a document whose text has not come yet is told again, and so is what was cut.

@@ -22,7 +22,8 @@ pytestmark = pytest.mark.local
 
 async def _dense(engine: Engine) -> dict[int, list[float]]:
     found, _ = await engine.inner.scroll(NAME, points.of_kind(points.OF_CHUNK), limit=100, with_vectors=True)
-    return {(one.payload or {})["chunk"]: one.vector["dense"] for one in found}  # type: ignore[misc, call-overload, index]
+    vectors: dict[int, Any] = {(one.payload or {})["chunk"]: one.vector for one in found}
+    return {chunk: vector["dense"] for chunk, vector in vectors.items()}
 
 
 def _unit(text: str) -> list[float]:
@@ -130,11 +131,9 @@ async def test_a_collection_made_by_another_model_is_refused(
     engine = Engine()
     await keeper_on(engine, first).replace(document(1), chunks(OPENING))
     refused, before = keeper_on(engine, second), len(engine.writes)
-    for _ in range(2):
-        with pytest.raises(Halt, match=says.replace("(", r"\(").replace(")", r"\)")) as halted:
+    for said in (says.replace("(", r"\(").replace(")", r"\)"), "EMBEDDING_MODEL.*pipeline index rebuild"):
+        with pytest.raises(Halt, match=said):
             await refused.replace(document(2), chunks(RETURNS))
-    assert "pipeline index rebuild" in halted.value.reason
-    assert "EMBEDDING_MODEL" in halted.value.reason
     assert len(engine.writes) == before
     assert (await keeper_on(engine, first).replace(document(1), chunks(OPENING))).kept == 1
 
@@ -198,7 +197,8 @@ async def test_a_large_document_grows_and_shrinks() -> None:
     engine, many = Engine(), [f"{OPENING} {n}" for n in range(300)]
     keeper = keeper_on(engine)
     assert await keeper.replace(document(1), chunks(*many)) == Indexed(written=300)
-    assert max(len(one.upsert.points) for one in engine.writes if isinstance(one, models.UpsertOperation)) <= 256  # type: ignore[union-attr]
+    made = [one.upsert for one in engine.writes if isinstance(one, models.UpsertOperation)]
+    assert max(len(one.points) for one in made if isinstance(one, models.PointsList)) <= 256
     assert await keeper.replace(document(2), chunks(*many[:299])) == Indexed(kept=299, removed=1)
     assert await keeper.replace(document(3), chunks(many[0])) == Indexed(kept=1, removed=298)
 
