@@ -10,7 +10,7 @@ from math import hypot
 from random import Random
 from typing import Any, Literal, TypeVar
 
-from pytest import approx
+import pytest
 from qdrant_client import AsyncQdrantClient, models
 
 from pipeline.clients import passage_points as points
@@ -215,7 +215,7 @@ async def found_in(engine: Engine) -> dict[tuple[str, int], dict[str, Any]]:
         assert isinstance(sparse := vectors["bm25"], models.SparseVector)
         if "dense" in vectors:
             told = vector_of(f"{payload['title']}\n{payload['text']}")
-            assert vectors["dense"] == approx([number / hypot(*told) for number in told])
+            assert vectors["dense"] == pytest.approx([number / hypot(*told) for number in told])
         assert _words(sparse) == _words(BM25.document(payload["title"], payload["text"]))
         found[payload["document"], payload["chunk"]] = {
             name: payload[name] for name in ("text", "title", "tenant", "version", "fields")
