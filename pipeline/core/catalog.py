@@ -58,10 +58,19 @@ class Endpoint(_Entry):
 
 
 class Retrieval(_Entry):
-    """How many passages a prompt may have, and how many tokens they may take in all. `passages: 0` retrieves none."""
+    """How many passages a prompt may have, and how many tokens they may take in all. `passages: 0` retrieves none.
+
+    Passages that score below `score_threshold` are left out; of one document no more than `per_document` are taken;
+    each is widened by its `neighbours` on both sides, within the tokens. A request may filter by the names in
+    `filters`, by any where there is no such list.
+    """
 
     passages: int = Field(default=4, ge=0, le=50)
     tokens: PositiveInt = 1_500
+    score_threshold: float | None = None
+    per_document: int | None = Field(default=None, ge=1)
+    neighbours: int = Field(default=0, ge=0, le=5)
+    filters: tuple[str, ...] | None = None
 
 
 class EventType(_Entry):

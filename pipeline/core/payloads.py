@@ -30,7 +30,8 @@ class Request(JobPayload):
     """What upstream services send. Only `type` and `input` are needed.
 
     `id` makes a repeat the same job; `key` is the ordering key (a conversation, a document) where the Kafka key is
-    null; `deadline_ms` is the time allowed, in milliseconds from acceptance.
+    null; `deadline_ms` is the time allowed, in milliseconds from acceptance. `as_fresh_as` says of sources which of
+    their versions the index must have before passages are looked for: retrieval waits for it until the deadline.
     """
 
     type: str
@@ -42,6 +43,7 @@ class Request(JobPayload):
     deadline_ms: int | None = None
     conversation: str | None = None
     filters: dict[str, str] = Field(default_factory=dict)
+    as_fresh_as: dict[str, int] = Field(default_factory=dict)
 
 
 class Prompt(JobPayload):
@@ -55,6 +57,7 @@ class Prompt(JobPayload):
     catalog: str
     conversation: str | None = None
     filters: dict[str, str] = Field(default_factory=dict)
+    as_fresh_as: dict[str, int] = Field(default_factory=dict)
 
     def advance(self, job: Job) -> Job:
         """Put the job into its lane, under its deadline and the catalog's version that decided both."""

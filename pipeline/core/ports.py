@@ -323,10 +323,13 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What is looked for. All of `filters` must hold, and the tenant is part of the query itself.
+    """What is looked for. The tenant is part of the query itself, and all of `filters` must hold.
 
+    A filter named tenant, source, document or title is about the passage itself, any other about a field of the
+    document. What no document has, a name that could be none included, is found nowhere.
     Passages that score below `threshold` are left out, and of one document no more than `per_document` are returned.
-    Each is widened by as many `neighbours` on both sides as its document has.
+    Each is widened by as many `neighbours` on both sides as its document has, and as the rest of `tokens` (estimated,
+    for all passages together) has room for; passages that meet become one. A passage too large for it is left out.
     """
 
     tenant: str
@@ -336,6 +339,7 @@ class Search:
     threshold: float | None = None
     per_document: int | None = None
     neighbours: int = 0
+    tokens: int | None = None
 
 
 class PassageSearch(Protocol):
@@ -345,6 +349,17 @@ class PassageSearch(Protocol):
         """Find the best passages, best first; an empty index finds none.
 
         Raises Defer where the index is away, Retry where it errs.
+        """
+        ...
+
+
+class Freshness(Protocol):
+    """Knows how far the index has followed its sources."""
+
+    async def caught_up(self, source: str, version: int) -> bool:
+        """Whether what `source` held at `version` is in the index, or something newer; once True, it stays so.
+
+        Raises Fail where nobody can tell that of this source, Defer where it cannot be found out now.
         """
         ...
 
@@ -452,5 +467,5 @@ class WebhookSender(Protocol):
 
 # ------------------------------------------------------------------ outside
 
-OUTSIDE: tuple[type, ...] = (ChatModel, PassageSearch, PassageStore, WebhookSender)
+OUTSIDE: tuple[type, ...] = (ChatModel, Freshness, PassageSearch, PassageStore, WebhookSender)
 """The ports behind which the world is: what was done there cannot be taken back with a transaction."""

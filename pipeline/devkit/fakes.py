@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from pipeline.core.errors import Fail, Outcome
 from pipeline.core.limits import estimate_tokens
+from pipeline.core.passages import Texts, diverse, fitting, widened
 from pipeline.core.payloads import Document, Passage
 from pipeline.core.ports import ChatAnswer, ChatCall, Chunk, Indexed, Search, WebhookMessage
 
@@ -95,8 +96,10 @@ class FakeIndex:
         least = max(wanted.threshold or 0.0, 1.0)
         found = [one for document, one in visible if one.score >= least and _matches(document, one, wanted.filters)]
         found.sort(key=lambda passage: (-passage.score, passage.document, passage.chunk))
-        kept = [one for place, one in enumerate(found) if _few(one, found[:place], wanted.per_document)]
-        return [self._widened(passage, wanted.neighbours) for passage in kept[: wanted.limit]]
+        kept = diverse(found, wanted.limit, wanted.per_document)
+        if wanted.tokens is not None:
+            kept = fitting(kept, wanted.limit, wanted.tokens)
+        return widened(kept, self._texts(), wanted.neighbours, wanted.tokens)
 
     async def replace(self, document: Document, chunks: Sequence[Chunk]) -> Indexed:
         """Store a document; see the port."""
@@ -161,14 +164,32 @@ class FakeIndex:
         kept = len(set(before[1]) & set(chunks)) if before[0].title == document.title else 0
         return Indexed(written=len(chunks) - kept, kept=kept, removed=max(0, len(before[1]) - len(chunks)))
 
-    def _widened(self, passage: Passage, neighbours: int) -> Passage:
-        _, chunks = self.documents[passage.source, passage.document]
-        near = [chunk.text for chunk in chunks if abs(chunk.number - passage.chunk) <= neighbours]
-        return passage.model_copy(update={"text": "\n\n".join(near)}) if neighbours else passage
+    def _texts(self) -> Texts:
+        return {
+            (held.source, held.id, held.version): {chunk.number: chunk.text for chunk in chunks}
+            for held, chunks in self.documents.values()
+        }
 
     def _stumble(self) -> None:
         if self.troubles:
             raise self.troubles.popleft()
+
+
+class FakeFreshness:
+    """Knows how far sources are: an index that is at `versions`, and at the beginning of every other source."""
+
+    def __init__(self) -> None:
+        """Know of no source."""
+        self.versions: dict[str, int] = {}
+        self.asked: list[tuple[str, int]] = []
+        self.troubles: deque[Outcome] = deque()
+
+    async def caught_up(self, source: str, version: int) -> bool:
+        """Whether the index is there; see the port."""
+        self.asked.append((source, version))
+        if self.troubles:
+            raise self.troubles.popleft()
+        return source in self.versions and self.versions[source] >= version
 
 
 class FakeWebhooks:
@@ -203,14 +224,9 @@ def _passage(document: Document, chunk: Chunk, score: int) -> Passage:
 
 
 def _matches(document: Document, passage: Passage, filters: Mapping[str, str]) -> bool:
-    known = {"source": passage.source, "document": passage.document, "title": passage.title, **document.fields}
+    own = {"tenant": document.tenant, "source": passage.source, "document": passage.document, "title": passage.title}
+    known = {name: text for name, text in document.fields.items() if name.isascii() and name.isidentifier()} | own
     return all(known.get(name) == value for name, value in filters.items())
-
-
-def _few(passage: Passage, before: Sequence[Passage], most: int | None) -> bool:
-    """Whether fewer than `most` of its document come before it."""
-    name = (passage.source, passage.document)
-    return most is None or sum((one.source, one.document) == name for one in before) < most
 
 
 def _words(text: str) -> frozenset[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from pipeline.core.errors import Fail
 
@@ -13,6 +13,8 @@ MAX_NAME = 64
 """The longest name of an entry, in characters."""
 MAX_TEXT = 1_000
 """The longest value of an entry, in characters."""
+MAX_SOURCES = 8
+"""The most sources of `as_fresh_as`."""
 MAX_LABEL = 200
 """The longest tenant or conversation, in characters: both travel in headers."""
 
@@ -20,14 +22,31 @@ MAX_LABEL = 200
 _FILTER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def check_filters(filters: Mapping[str, str]) -> None:
-    """Check what narrows the retrieval: names of plain fields, and bounded values."""
+def check_filters(filters: Mapping[str, str], allowed: Collection[str] | None = None) -> None:
+    """Check what narrows the retrieval: names of plain fields, of the `allowed` ones if told, and bounded values."""
     _check_entries("filters", filters)
     for name in filters:
         if not _FILTER_NAME.fullmatch(name):
             raise Fail(
                 f"filters: {short(name)} is no name of a field; use letters, digits and '_'", code="invalid_filters"
             )
+        if allowed is not None and name not in allowed:
+            known = ", ".join(sorted(allowed)) or "nothing"
+            reason = f"filters: this type cannot be filtered by {short(name)}, but by: {known}"
+            raise Fail(reason, code="invalid_filters")
+
+
+def check_freshness(wanted: Mapping[str, int]) -> None:
+    """Check how new the index has to be: a few sources by their names, and versions that a record can carry."""
+    if len(wanted) > MAX_SOURCES:
+        reason = f"as_fresh_as has {len(wanted)} entries; {MAX_SOURCES} are allowed"
+        raise Fail(reason, code="invalid_as_fresh_as")
+    for source, version in wanted.items():
+        if not 0 < len(source) <= MAX_TEXT:
+            reason = f"as_fresh_as: a source has 1 to {MAX_TEXT} characters; one has {len(source)}"
+            raise Fail(reason, code="invalid_as_fresh_as")
+        if not -(2**63) <= version < 2**63:
+            raise Fail(f"as_fresh_as: {short(source)} has no version beyond 64 bits", code="invalid_as_fresh_as")
 
 
 def check_metadata(metadata: Mapping[str, str]) -> None:

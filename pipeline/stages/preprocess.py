@@ -15,7 +15,7 @@ from pipeline.core.job import Job, Lane
 from pipeline.core.limits import MAX_INPUT_CHARACTERS, estimate_tokens
 from pipeline.core.payloads import Prompt, Request
 from pipeline.core.stage import Context
-from pipeline.stages.bounds import check_filters, check_label, check_metadata, short
+from pipeline.stages.bounds import check_filters, check_freshness, check_label, check_metadata, short
 from pipeline.stages.normalise import normalise
 
 
@@ -32,7 +32,8 @@ class Preprocess:
         kind = find_kind(self.catalog, request.type)
         conversation = request.conversation or job.conversation
         check_label("conversation", conversation)
-        check_filters(request.filters)
+        check_filters(request.filters, kind.retrieval.filters)
+        check_freshness(request.as_fresh_as)
         check_metadata(request.metadata)
         check_endpoint(request, kind)
         text = read_input(request.input)
@@ -47,6 +48,7 @@ class Preprocess:
             catalog=self.catalog.version,
             conversation=conversation or None,
             filters=request.filters,
+            as_fresh_as=request.as_fresh_as,
         )
         return [prompt]
 

@@ -126,9 +126,11 @@ class Server:
         found = await self.engine.query_points(
             http.match_info["name"],
             query=wanted.query,
+            prefetch=wanted.prefetch,
             using=wanted.using,
             limit=wanted.limit or 10,
             query_filter=wanted.filter,
+            score_threshold=wanted.score_threshold,
         )
         return _ok(found)
 

@@ -46,7 +46,7 @@ async def test_a_plain_request_becomes_a_prompt() -> None:
 
 
 async def test_what_the_caller_adds_travels_along() -> None:
-    """Endpoint, metadata, filters and conversation come out as they went in."""
+    """Endpoint, metadata, filters, conversation and freshness come out as they went in."""
     known = catalog(endpoints=["crm"])
     request = Request(
         type="quick",
@@ -54,9 +54,11 @@ async def test_what_the_caller_adds_travels_along() -> None:
         endpoint="crm",
         metadata={"ticket": "7"},
         filters={"source": "handbook"},
+        as_fresh_as={"handbook": 7},
         conversation="c-1",
     )
     prompt = await accept(request, known)
+    assert prompt.as_fresh_as == {"handbook": 7}
     assert (prompt.endpoint, prompt.metadata, prompt.filters, prompt.conversation) == (
         "crm",
         {"ticket": "7"},
@@ -186,6 +188,28 @@ async def test_a_filter_is_a_plain_field(name: str) -> None:
     assert (await refuse(Request(type="quick", input="?", filters={name: "x"}))).code == "invalid_filters"
 
 
+async def test_a_type_may_name_what_it_is_filtered_by() -> None:
+    """Any other name is the caller's mistake, and is told with the right ones; without a list, any name is taken."""
+    wanted, known = {"source": "handbook"}, catalog(retrieval={"filters": ["source", "language"]})
+    assert (await accept(Request(type="quick", input="?", filters=wanted), known)).filters == wanted
+    asked = Request(type="quick", input="?", filters={"sauce": "x"})
+    failed = await refuse(asked, known)
+    assert failed.code == "invalid_filters"
+    assert failed.reason == "filters: this type cannot be filtered by 'sauce', but by: language, source"
+    assert (await refuse(asked, catalog(retrieval={"filters": []}))).reason.endswith("but by: nothing")
+    assert (await accept(asked)).filters == {"sauce": "x"}
+
+
+@pytest.mark.parametrize(
+    "wanted", [{f"s{number}": 1 for number in range(9)}, {"": 1}, {"s" * 1_001: 1}, {"s": 2**63}, {"s": -(2**63) - 1}]
+)
+async def test_the_freshness_that_is_asked_for_is_bounded(wanted: dict[str, int]) -> None:
+    """Too many sources, names too long or empty and versions that no record carries are the caller's to mend."""
+    failed = await refuse(Request(type="quick", input="?", as_fresh_as=wanted))
+    assert failed.code == "invalid_as_fresh_as"
+    assert len(failed.reason) < 200
+
+
 async def test_a_conversation_is_bounded() -> None:
     """It travels in a header."""
     assert (await refuse(Request(type="quick", input="?", conversation="c" * 201))).code == "invalid_conversation"
@@ -205,6 +229,7 @@ KNOWN = catalog()
         endpoint=st.none() | names,
         conversation=st.none() | names,
         filters=st.dictionaries(names, names, max_size=3),
+        as_fresh_as=st.dictionaries(names, st.integers(), max_size=3),
         metadata=st.dictionaries(names, names, max_size=3),
     )
 )

@@ -5,17 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from pipeline.core.catalog import Catalog, Retrieval
-from pipeline.core.errors import Defer, Reject
-from pipeline.core.limits import estimate_tokens
+from pipeline.core.catalog import Catalog
+from pipeline.core.errors import Defer, Fail, Reject
 from pipeline.core.payloads import Document, Prompt, RetrievedContext
-from pipeline.core.ports import Chunk
-from pipeline.devkit.fakes import FakeIndex
-from pipeline.stages.retrieve import Retrieve, within_budget
-from tests.stages.made import NOW_MS, catalog, context, event, passage
+from pipeline.core.ports import Chunk, Search
+from pipeline.devkit.fakes import FakeFreshness, FakeIndex
+from pipeline.stages.retrieve import BEHIND_SECONDS, Retrieve, search_of
+from tests.stages.made import NOW, NOW_MS, catalog, context, event
 
 
 def prompt(text: str = "The shop opens when?", **fields: Any) -> Prompt:
@@ -43,9 +40,12 @@ async def filled() -> FakeIndex:
     return index
 
 
-async def retrieve(index: FakeIndex, asked: Prompt, known: Catalog | None = None) -> RetrievedContext:
+async def retrieve(
+    index: FakeIndex, asked: Prompt, known: Catalog | None = None, freshness: FakeFreshness | None = None
+) -> RetrievedContext:
     """Return the one output."""
-    (found,) = await Retrieve(known or catalog(), index)(event(asked), context())
+    handler = Retrieve(known or catalog(), index, freshness or FakeFreshness())
+    (found,) = await handler(event(asked), context())
     return found
 
 
@@ -91,17 +91,51 @@ async def test_a_type_that_has_vanished_is_our_fault() -> None:
     assert rejected.value.code == "unknown_type"
 
 
-def test_what_does_not_fit_is_left_out_whole() -> None:
-    """A passage over the rest of the budget is skipped; a smaller one after it may still fit."""
-    large, small, tiny = passage("l" * 300), passage("s" * 150), passage("t" * 90)
-    assert within_budget([small, large, tiny], Retrieval(passages=5, tokens=80)) == (small, tiny)
+async def test_what_the_type_says_reaches_the_index() -> None:
+    """Threshold, diversity, neighbours and tokens are the catalog's; text and filters are the request's."""
+    known = catalog(retrieval={"passages": 3, "tokens": 90, "score_threshold": 0.5, "per_document": 2, "neighbours": 1})
+    wanted = search_of(prompt(filters={"document": "post"}), "acme", known.types["quick"].retrieval)
+    assert wanted == Search("acme", "The shop opens when?", 3, {"document": "post"}, 0.5, 2, 1, 90)
 
 
-@given(st.lists(st.text(max_size=200)), st.integers(0, 5), st.integers(1, 100))
-def test_the_budget_always_holds(texts: list[str], count: int, tokens: int) -> None:
-    """Whatever was found: no more than the count and the tokens allow, in the order in which it was found."""
-    found = [passage(text, chunk=number) for number, text in enumerate(texts)]
-    kept = within_budget(found, Retrieval(passages=count, tokens=tokens))
-    assert len(kept) <= count
-    assert sum(estimate_tokens(p.text) for p in kept) <= tokens
-    assert [p.chunk for p in kept] == sorted(p.chunk for p in kept)
+async def test_a_passage_brings_its_neighbours_within_the_budget() -> None:
+    """What was found comes first; its surroundings come as far as the tokens have room."""
+    index, texts = FakeIndex(), ("The shop opens at nine.", "It is in Mill Lane, by the bridge.", "Dogs are welcome.")
+    document = Document(source="handbook", id="shop", tenant="acme", title="Hours", body="", version=3)
+    await index.replace(document, [Chunk(number, text) for number, text in enumerate(texts)])
+    asked = prompt("Mill Lane?")
+    wide = await retrieve(index, asked, catalog(retrieval={"neighbours": 1}))
+    tight = await retrieve(index, asked, catalog(retrieval={"neighbours": 1, "tokens": 24}))
+    narrow = await retrieve(index, asked, catalog(retrieval={"neighbours": 1, "tokens": 12}))
+    assert [p.text for p in wide.passages] == ["\n\n".join(texts)]
+    assert [p.text for p in tight.passages] == ["\n\n".join(texts[:2])]
+    assert [(p.text, p.chunk) for p in narrow.passages] == [(texts[1], 1)]
+
+
+async def test_a_prompt_waits_for_an_index_that_is_behind() -> None:
+    """While a source has not got so far, the prompt is deferred for a moment, and nothing is looked for."""
+    index, freshness = await filled(), FakeFreshness()
+    freshness.versions = {"handbook": 6, "forum": 9}
+    with pytest.raises(Defer) as deferred:
+        await retrieve(index, prompt(as_fresh_as={"forum": 9, "handbook": 7}), freshness=freshness)
+    assert (deferred.value.code, deferred.value.until) == ("index_behind", NOW + BEHIND_SECONDS)
+    assert index.searches == []
+
+
+async def test_an_index_that_has_caught_up_is_asked() -> None:
+    """At the version or past it, passages are found as ever."""
+    freshness = FakeFreshness()
+    freshness.versions = {"handbook": 7}
+    for version in (7, 6):
+        found = await retrieve(await filled(), prompt(as_fresh_as={"handbook": version}), freshness=freshness)
+        assert [passage.document for passage in found.passages] == ["shop", "post"]
+
+
+async def test_who_does_not_know_how_fresh_the_index_is_says_so() -> None:
+    """What the port raises is the stage's outcome; a type that retrieves nothing does not ask it."""
+    freshness, asked = FakeFreshness(), prompt(as_fresh_as={"handbook": 7})
+    freshness.troubles.append(Fail("nobody knows", code="freshness_unknown"))
+    with pytest.raises(Fail):
+        await retrieve(await filled(), asked, freshness=freshness)
+    await retrieve(await filled(), asked, catalog(retrieval={"passages": 0}), freshness)
+    assert freshness.asked == [("handbook", 7)]

@@ -11,7 +11,7 @@ from random import Random
 from pipeline.core import names
 from pipeline.core.catalog import Catalog
 from pipeline.core.job import job_id, positional_job_id
-from pipeline.core.ports import ChatModel, PassageSearch, PassageStore, WebhookSender
+from pipeline.core.ports import ChatModel, Freshness, PassageSearch, PassageStore, WebhookSender
 from pipeline.core.record import Outgoing, Partition, Record
 from pipeline.devkit.clock import Stuck
 from pipeline.devkit.crash import invariants, script
@@ -27,6 +27,7 @@ from pipeline.devkit.crash.outside import Call, Outside
 from pipeline.devkit.crash.scheduler import CrashLoop
 from pipeline.devkit.crash.script import Asked
 from pipeline.devkit.crash.variants import varied
+from pipeline.devkit.fakes import FakeFreshness
 
 REST = 3_600.0
 """Virtual seconds within which all is quiet once the faults are over; the longest tier is ten minutes."""
@@ -107,6 +108,7 @@ class _Play:
         return {
             Catalog: script.catalog(),
             ChatModel: world,
+            Freshness: FakeFreshness(),
             PassageSearch: world,
             PassageStore: world,
             WebhookSender: world,

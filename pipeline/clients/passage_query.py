@@ -1,0 +1,104 @@
+"""Searches as queries of Qdrant: what a tenant may see, and how words and meaning are asked for. Pure.
+
+The tenant is a condition of the query and of each prefetch. It is compared, as is all that comes from a request, with
+whole values of the payload (`MatchValue`); only the name of a field ever becomes part of a key, and only a plain one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Literal
+
+from qdrant_client import models
+
+from pipeline.clients import passage_points as points
+from pipeline.core.passages import Origin
+
+DENSE = "dense"
+"""The name of the dense vector."""
+FIELDS = "fields"
+"""Where in the payload the document's own fields are."""
+
+Part = Literal["sparse", "dense"]
+"""What a search goes by: the words (BM25), or the meaning (a dense embedding)."""
+
+DEPTH = 4
+"""How many times as many points as passages are asked for, so that there is a choice."""
+DEEPEST = 1_000
+"""The most points of one query."""
+
+_OWN = frozenset({points.TENANT, points.SOURCE, points.DOCUMENT, points.TITLE})
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """A question, embedded; None for a part that has nothing to look for, or is not to be asked."""
+
+    sparse: models.SparseVector | None = None
+    dense: list[float] | None = None
+
+
+def visible(tenant: str, filters: Mapping[str, str]) -> models.Filter | None:
+    """Select what a tenant may see, narrowed by `filters`; None where no document could pass them.
+
+    All conditions must hold, so no filter can widen what the tenant sees, whatever its name or value.
+    """
+    keys = {name: _key(name) for name in filters}
+    if None in keys.values():
+        return None
+    narrowed = [_equals(key, filters[name]) for name, key in keys.items() if key]
+    return models.Filter(must=[_equals(points.TENANT, tenant), *narrowed])
+
+
+def query(
+    vectors: Vectors, seen: models.Filter, limit: int, threshold: float | None = None
+) -> models.QueryRequest | None:
+    """Make the query for the best `limit` points; None where there is nothing to look for.
+
+    Both parts are fused by reciprocal ranks (RRF) in Qdrant. `threshold` is compared with each part's own score, before
+    they are fused: a fused score says how high a passage ranks, which the best of a bad lot does as well.
+    """
+    parts = [
+        models.Prefetch(query=vector, using=name, filter=seen, limit=limit, score_threshold=threshold)
+        for name, vector in ((points.VECTOR, vectors.sparse), (DENSE, vectors.dense))
+        if vector is not None
+    ]
+    match parts:
+        case []:
+            return None
+        case [only]:
+            return models.QueryRequest(
+                query=only.query, using=only.using, filter=seen, limit=limit, score_threshold=threshold
+            )
+    fused = models.FusionQuery(fusion=models.Fusion.RRF)
+    return models.QueryRequest(prefetch=parts, query=fused, filter=seen, limit=limit)
+
+
+def among(tenant: str, wanted: Mapping[Origin, AbstractSet[int]]) -> models.Filter:
+    """Select chunks of some documents by their numbers, in these versions only, and only what the tenant may see."""
+    return models.Filter(must=[_equals(points.TENANT, tenant), models.Filter(should=[*map(_chunks, wanted.items())])])
+
+
+def _chunks(wanted: tuple[Origin, AbstractSet[int]]) -> models.Filter:
+    (source, document, version), numbers = wanted
+    return models.Filter(
+        must=[
+            _equals(points.SOURCE, source),
+            _equals(points.DOCUMENT, document),
+            _equals(points.VERSION, version),
+            models.FieldCondition(key=points.CHUNK, match=models.MatchAny(any=sorted(numbers))),
+        ]
+    )
+
+
+def _key(name: str) -> str | None:
+    """Say where in the payload a filter's name is; None for one that would be read as a path, or as nothing."""
+    if name in _OWN:
+        return name
+    return f"{FIELDS}.{name}" if name.isascii() and name.isidentifier() else None
+
+
+def _equals(key: str, value: str | int) -> models.FieldCondition:
+    return models.FieldCondition(key=key, match=models.MatchValue(value=value))
