@@ -7,12 +7,13 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from pipeline.core.errors import Defer, Fail, Outcome, Reject, Retry
-from pipeline.core.ports import Search
-from pipeline.devkit.fakes import FakeIndex, FakeModel, FakeWebhooks, plain_answer
+from pipeline.core.ports import PassageSearch, Search
+from pipeline.devkit.fakes import FakeFreshness, FakeIndex, FakeModel, FakeWebhooks, plain_answer
 from tests.contracts import chat_model_contract as chat
 from tests.contracts import webhook_sender_contract as hooks
 from tests.contracts.chat_model_contract import CALL, ChatModelContract
 from tests.contracts.passage_index_contract import Index, PassageIndexContract
+from tests.contracts.passage_search_contract import Held, PassageSearchContract
 from tests.contracts.webhook_sender_contract import WebhookSenderContract
 
 NOW = 1_800_000_000.0
@@ -61,6 +62,17 @@ class TestFakeIndex(PassageIndexContract):
         yield FakeIndex()
 
 
+class TestFakeSearch(PassageSearchContract):
+    """The fake index keeps the contract of who searches."""
+
+    @asynccontextmanager
+    async def holding(self, documents: Held) -> AsyncIterator[PassageSearch]:
+        index = FakeIndex()
+        for document, chunks in documents:
+            await index.replace(document, chunks)
+        yield index
+
+
 class _Endpoint:
     def __init__(self) -> None:
         self.sender = FakeWebhooks()
@@ -104,3 +116,11 @@ async def test_the_model_counts_calls_in_flight() -> None:
     model = FakeModel()
     await model.complete(CALL)
     assert (model.most, model.in_flight, len(model.calls)) == (1, 0, 1)
+
+
+async def test_a_source_is_as_far_as_it_is_said_to_be() -> None:
+    """Up to there the index has caught up; of other sources it has nothing."""
+    freshness = FakeFreshness()
+    freshness.versions["handbook"] = 7
+    assert [await freshness.caught_up("handbook", version) for version in (6, 7, 8)] == [True, True, False]
+    assert not await freshness.caught_up("forum", 0)

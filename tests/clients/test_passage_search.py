@@ -1,0 +1,207 @@
+"""Tests of pipeline/clients/passage_search.py on Qdrant, embedded in this process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from qdrant_client import AsyncQdrantClient, models
+
+from pipeline.clients import passage_points as points
+from pipeline.clients.passage_collection import Collection as Place
+from pipeline.clients.passage_query import DENSE, FIELDS, Part
+from pipeline.clients.passage_search import PassageFinder
+from pipeline.core.errors import Defer, Retry
+from pipeline.core.ports import Embedder, Embedding, PassageSearch, Search
+from tests.contracts.passage_search_contract import (
+    CLOSING,
+    FLOWERS,
+    OPENING,
+    PARCELS,
+    RULES,
+    Held,
+    PassageSearchContract,
+    held,
+    told,
+)
+
+pytestmark = pytest.mark.local
+
+NAME = "passages"
+BM25 = points.Embedder()
+PARTS: Sequence[Sequence[Part]] = (("sparse",), ("dense",), ("sparse", "dense"))
+
+
+class Meaning:
+    """An embedder that knows a few words by what they are about; `asked` is what it was asked."""
+
+    model = "meaning"
+
+    def __init__(self) -> None:
+        """Know three subjects."""
+        self.asked: list[str] = []
+        self.trouble: Defer | None = None
+        self._about = (("opens", "when", "nine"), ("parcels", "package", "sent"), ("closed", "sunday", "weekend"))
+
+    async def embed(self, texts: Sequence[str]) -> Embedding:
+        """Embed some texts; see the port."""
+        self.asked += texts
+        if self.trouble:
+            raise self.trouble
+        return Embedding([self._vector(text.casefold()) for text in texts], 1)
+
+    def _vector(self, text: str) -> list[float]:
+        return [0.01 + sum(word in text for word in words) for words in self._about]
+
+
+@asynccontextmanager
+async def filled(documents: Held, dense: Embedder | None = None) -> AsyncIterator[Place]:
+    """Fill a collection in memory, with dense vectors where there is an embedder."""
+    client = AsyncQdrantClient(":memory:")
+    vectors = {DENSE: models.VectorParams(size=3, distance=models.Distance.COSINE)} if dense else {}
+    sparse = {points.VECTOR: models.SparseVectorParams(modifier=models.Modifier.IDF)}
+    await client.create_collection(NAME, vectors_config=vectors, sparse_vectors_config=sparse)
+    for document, chunks in documents:
+        made = points.make_points(document, chunks, BM25)
+        embedded = await dense.embed([chunk.text for chunk in chunks]) if dense else None
+        for number, point in enumerate(made):
+            point.payload = {**(point.payload or {}), FIELDS: document.fields}
+            if embedded:
+                point.vector = {**dict(point.vector), DENSE: list(embedded.vectors[number])}  # type: ignore[arg-type]  # made by name
+        await client.upsert(NAME, made)
+
+    async def here(work: Coroutine[Any, Any, Any]) -> Any:
+        return await work
+
+    try:
+        yield Place(client, NAME, here, time.time, indexed=False)
+    finally:
+        await client.close()
+
+
+class TestSparse(PassageSearchContract):
+    """By words alone, the port's contract is kept."""
+
+    @asynccontextmanager
+    async def holding(self, documents: Held) -> AsyncIterator[PassageSearch]:
+        async with filled(documents) as place:
+            yield PassageFinder(place, BM25)
+
+
+def finder(place: Place, dense: Embedder | None, *parts: Part) -> PassageFinder:
+    """Make a finder by some parts, or all."""
+    return PassageFinder(place, BM25, dense, parts or ("sparse", "dense"))
+
+
+# ---- by meaning, and by both -----------------------------------------------------------------------------------------
+DOCUMENTS = [RULES, held("secret", OPENING, PARCELS, CLOSING, tenant="rival")]
+
+
+async def test_meaning_alone_finds_what_words_do_not() -> None:
+    """The same question, asked by each part alone: no word of it is in the passage."""
+    async with filled(DOCUMENTS, Meaning()) as place:
+        asked = Search("acme", "When was my package sent?", 1, threshold=0.8)
+        by_words = await finder(place, Meaning(), "sparse").search(asked)
+        by_meaning = await finder(place, Meaning(), "dense").search(asked)
+    assert list(by_words) == []
+    assert told(by_meaning) == [("rules", 1, PARCELS)]
+
+
+async def test_both_parts_are_fused() -> None:
+    """What one part alone finds is found, what both find comes first, and each passage comes once."""
+    async with filled(DOCUMENTS, Meaning()) as place:
+        found = await finder(place, Meaning()).search(Search("acme", "flowers sent as a package: returned?", 3))
+    assert [one.text for one in found[:2]] == [PARCELS, FLOWERS]
+    assert len({one.chunk for one in found}) == 3
+    assert 0 < found[-1].score <= found[0].score <= 1
+
+
+async def test_another_tenants_passages_are_in_no_part() -> None:
+    """A tenant without documents finds nothing, by words or by meaning, though all it asks for is there."""
+    async with filled(DOCUMENTS, Meaning()) as place:
+        for parts in PARTS:
+            search = PassageFinder(place, BM25, Meaning(), parts)
+            assert list(await search.search(Search("nobody", OPENING, 5))) == []
+            assert {one.document for one in await search.search(Search("rival", OPENING, 5, neighbours=1))} == {
+                "secret"
+            }
+            assert list(await search.search(Search("acme", OPENING, 5, {"document": "secret"}))) == []
+
+
+async def test_a_threshold_is_in_the_scale_of_each_part() -> None:
+    """A passage stays if its words or its meaning reach the threshold; its rank among bad ones does not count."""
+    async with filled(DOCUMENTS, Meaning()) as place:
+        search = finder(place, Meaning())
+        asked = "Flowers: when was my package sent?"
+        both = await search.search(Search("acme", asked, 5, threshold=0.8))
+        words = await search.search(Search("acme", asked, 5, threshold=1.1))
+        none = await search.search(Search("acme", asked, 5, threshold=100))
+    assert {one.text for one in both} == {PARCELS, FLOWERS}
+    assert [one.text for one in words] == [FLOWERS]
+    assert list(none) == []
+
+
+async def test_stop_words_alone_still_have_a_meaning() -> None:
+    """Where no word is left to look for, the meaning is asked alone; without an embedder nothing is found."""
+    async with filled(DOCUMENTS, Meaning()) as place:
+        assert [one.chunk for one in await finder(place, Meaning()).search(Search("acme", "When?", 1))] == [0]
+        assert list(await finder(place, None).search(Search("acme", "When?", 1))) == []
+        assert list(await finder(place, None, "dense").search(Search("acme", OPENING, 1))) == []
+
+
+async def test_points_without_vectors_never_appear() -> None:
+    """What is in the collection for other ends is not found, and is nobody's neighbour, whoever searches and how."""
+    mark = {"tenant": "acme", "source": "handbook", "document": "rules", "version": 7, "mark": True}
+    async with filled([RULES], Meaning()) as place:
+        await place.client.upsert(NAME, [models.PointStruct(id=number, vector={}, payload=mark) for number in (1, 2)])
+        for parts in PARTS:
+            asked = Search("acme", f"{OPENING} {PARCELS}", 9, neighbours=2)
+            found = await PassageFinder(place, BM25, Meaning(), parts).search(asked)
+            assert [one.text.count(OPENING) for one in found] == [1]
+
+
+async def test_what_the_embedder_raises_is_the_searchs_outcome() -> None:
+    """No answer is given by words alone because the meaning could not be had in time."""
+    dense = Meaning()
+    async with filled(DOCUMENTS, dense) as place:
+        dense.trouble = Defer("slow down", until=1.0)
+        with pytest.raises(Defer):
+            await finder(place, dense).search(Search("acme", OPENING, 1))
+
+
+async def test_nobody_is_asked_for_what_nothing_can_match() -> None:
+    """A filter that no document could pass costs no embedding and no query."""
+    dense = Meaning()
+    async with filled([], dense) as place:
+        await place.client.delete_collection(NAME)
+        for wanted in (Search("acme", OPENING, 5, {"a.b": "x"}), Search("acme", OPENING, 0)):
+            assert list(await finder(place, dense).search(wanted)) == []
+    assert dense.asked == []
+
+
+async def test_neighbours_are_read_in_one_request() -> None:
+    """However many passages were found, their neighbours cost one more request; without neighbours there is none."""
+    documents = [held(f"d{number}", OPENING, PARCELS, CLOSING) for number in range(4)]
+    async with filled(documents) as place:
+        runs: list[str] = []
+
+        async def counted(work: Coroutine[Any, Any, Any]) -> Any:
+            runs.append(work.cr_code.co_name)  # type: ignore[attr-defined]  # a native coroutine
+            return await work
+
+        search = PassageFinder(Place(place.client, NAME, counted, time.time, indexed=False), BM25)
+        assert len(await search.search(Search("acme", PARCELS, 4, neighbours=1))) == 4
+        assert len(await search.search(Search("acme", PARCELS, 4))) == 4
+    assert runs == ["collection_exists", "query_points", "scroll", "query_points"]
+
+
+async def test_a_neighbour_that_is_no_passage_is_an_error_of_the_index() -> None:
+    """A point that this program cannot have written is named, not joined to an answer."""
+    async with filled([RULES]) as place:
+        broken = points.point_id("handbook", "rules", 0)
+        await place.client.set_payload(NAME, {points.TEXT: None}, points=[broken])
+        with pytest.raises(Retry, match="no passage"):
+            await finder(place, None).search(Search("acme", "thirty days of their arrival", 1, neighbours=1))
