@@ -20,6 +20,8 @@ DENSE = "dense"
 """The name of the dense vector."""
 FIELDS = "fields"
 """Where in the payload the document's own fields are."""
+OVERLAP = "overlap"
+"""How many characters of its text a chunk repeats; see `Chunk`. A point without it repeats what can be seen."""
 
 Part = Literal["sparse", "dense"]
 """What a search goes by: the words (BM25), or the meaning (a dense embedding)."""

@@ -13,12 +13,12 @@ from qdrant_client import models
 
 from pipeline.clients import passage_points as points
 from pipeline.clients.passage_collection import Collection
-from pipeline.clients.passage_query import DEEPEST, DEPTH, Part, Vectors, among, query, visible
+from pipeline.clients.passage_query import DEEPEST, DEPTH, OVERLAP, Part, Vectors, among, query, visible
 from pipeline.clients.qdrant_failures import translated
 from pipeline.core.errors import Retry
-from pipeline.core.passages import Texts, diverse, fitting, near, origin_of, widened
+from pipeline.core.passages import Origin, Texts, diverse, fitting, near, origin_of, widened
 from pipeline.core.payloads import Passage
-from pipeline.core.ports import Embedder, Search
+from pipeline.core.ports import Chunk, Embedder, Search
 
 
 class PassageFinder:
@@ -101,9 +101,12 @@ class PassageFinder:
                 with_payload=True,
             )
         )
-        texts: dict[tuple[str, str, int], dict[int, str]] = {}
-        for one in _passages([models.ScoredPoint(id=p.id, version=0, score=0.0, payload=p.payload) for p in read]):
-            texts.setdefault(origin_of(one), {})[one.chunk] = one.text
+        texts: dict[Origin, dict[int, Chunk]] = {}
+        for point in read:
+            (one,) = _passages([models.ScoredPoint(id=point.id, version=0, score=0.0, payload=point.payload)])
+            repeated = (point.payload or {}).get(OVERLAP)
+            chunk = Chunk(one.chunk, one.text, repeated if isinstance(repeated, int) else 0)
+            texts.setdefault(origin_of(one), {})[one.chunk] = chunk
         return texts
 
 

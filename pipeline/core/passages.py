@@ -8,10 +8,11 @@ from itertools import count
 
 from pipeline.core.limits import estimate_tokens
 from pipeline.core.payloads import Passage
+from pipeline.core.ports import Chunk
 
 Origin = tuple[str, str, int]
 """Source, document and version: the chunks of one origin make up one text."""
-Texts = Mapping[Origin, Mapping[int, str]]
+Texts = Mapping[Origin, Mapping[int, Chunk]]
 """Chunks by their origin and number."""
 
 MIN_OVERLAP = 16
@@ -63,7 +64,7 @@ def widened(found: Sequence[Passage], texts: Texts, neighbours: int, tokens: int
     """Widen each passage by up to `neighbours` chunks on both sides, as far as `texts` has them in an unbroken row.
 
     Passages whose rows meet become one, in the place and with the score and chunk number of the best of them, so that
-    no chunk comes twice; what two chunks overlap by comes once. Widening never costs a passage: what is found comes
+    no chunk comes twice; what a chunk repeats comes once. Widening never costs a passage: what is found comes
     first, then its surroundings, the nearest first, as far as `tokens` (estimated) have room.
     """
     room = math.inf if tokens is None else tokens - sum(_cost(passage.text) for passage in found)
@@ -82,32 +83,38 @@ def widened(found: Sequence[Passage], texts: Texts, neighbours: int, tokens: int
     return tuple(widest)
 
 
-def joined(texts: Sequence[str]) -> str:
-    """Join chunks that follow each other; where one begins with how the one before ends, that comes once."""
+def joined(chunks: Sequence[Chunk]) -> str:
+    """Join chunks that follow each other, without what they repeat.
+
+    Where a chunk does not say what that is, it is what it begins with and the one before ends with.
+    """
     whole = ""
-    for text in texts:
-        common = _overlap(whole, text)
-        whole = f"{whole}{text[common:]}" if common or not whole else f"{whole}{_JOINT}{text}"
+    for chunk in chunks:
+        known = chunk.overlap or _overlap(whole, chunk.text)
+        whole = f"{whole}{chunk.text[known:]}" if known and whole else f"{whole}{_JOINT if whole else ''}{chunk.text}"
     return whole
 
 
-def _rows(found: Sequence[Passage], texts: Texts, neighbours: int, room: float) -> dict[Origin, dict[int, str]]:
+def _rows(found: Sequence[Passage], texts: Texts, neighbours: int, room: float) -> dict[Origin, dict[int, Chunk]]:
     """Choose chunks around what was found, none before the one between."""
-    rows: dict[Origin, dict[int, str]] = {}
+    rows: dict[Origin, dict[int, Chunk]] = {}
     for passage in found:
-        rows.setdefault(origin_of(passage), {})[passage.chunk] = passage.text
+        own = Chunk(passage.chunk, passage.text)
+        known = texts.get(origin_of(passage), {}).get(passage.chunk, own)
+        # It may have been cut anew since it was found.
+        rows.setdefault(origin_of(passage), {})[passage.chunk] = known if known.text == own.text else own
     steps = ((passage, way * far) for far in range(1, neighbours + 1) for passage in found for way in (-1, 1))
     for passage, step in steps:
         row, number = rows[origin_of(passage)], passage.chunk + step
-        text = texts.get(origin_of(passage), {}).get(number)
+        chunk = texts.get(origin_of(passage), {}).get(number)
         inner = number - (1 if step > 0 else -1)
-        if text is not None and number not in row and inner in row and _cost(text) <= room:
-            row[number] = text
-            room -= _cost(text)
+        if chunk is not None and number not in row and inner in row and _cost(chunk.text) <= room:
+            row[number] = chunk
+            room -= _cost(chunk.text)
     return rows
 
 
-def _row(known: Mapping[int, str], number: int) -> range:
+def _row(known: Mapping[int, Chunk], number: int) -> range:
     first = next(n for n in count(number, -1) if n - 1 not in known)
     last = next(n for n in count(number) if n + 1 not in known)
     return range(first, last + 1)

@@ -166,7 +166,7 @@ class FakeIndex:
 
     def _texts(self) -> Texts:
         return {
-            (held.source, held.id, held.version): {chunk.number: chunk.text for chunk in chunks}
+            (held.source, held.id, held.version): {chunk.number: chunk for chunk in chunks}
             for held, chunks in self.documents.values()
         }
 

@@ -12,7 +12,7 @@ from qdrant_client import AsyncQdrantClient, models
 
 from pipeline.clients import passage_points as points
 from pipeline.clients.passage_collection import Collection as Place
-from pipeline.clients.passage_query import DENSE, FIELDS, Part
+from pipeline.clients.passage_query import DENSE, FIELDS, OVERLAP, Part
 from pipeline.clients.passage_search import PassageFinder
 from pipeline.core.errors import Defer, Retry
 from pipeline.core.ports import Embedder, Embedding, PassageSearch, Search
@@ -68,7 +68,7 @@ async def filled(documents: Held, dense: Embedder | None = None) -> AsyncIterato
         made = points.make_points(document, chunks, BM25)
         embedded = await dense.embed([chunk.text for chunk in chunks]) if dense else None
         for number, point in enumerate(made):
-            point.payload = {**(point.payload or {}), FIELDS: document.fields}
+            point.payload = {**(point.payload or {}), FIELDS: document.fields, OVERLAP: chunks[number].overlap}
             if embedded:
                 point.vector = {**dict(point.vector), DENSE: list(embedded.vectors[number])}  # type: ignore[arg-type]  # made by name
         await client.upsert(NAME, made)

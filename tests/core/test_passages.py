@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from pipeline.core.limits import estimate_tokens
 from pipeline.core.passages import MIN_OVERLAP, Origin, diverse, fitting, joined, near, origin_of, widened
 from pipeline.core.payloads import Passage
+from pipeline.core.ports import Chunk
 
 SHOP: Origin = ("handbook", "shop", 3)
-TEXTS = {SHOP: {number: f"<{number}>" for number in range(10)}}
+TEXTS = {SHOP: {number: Chunk(number, f"<{number}>") for number in range(10)}}
 
 
 def passage(chunk: int, text: str | None = None, **fields: Any) -> Passage:
@@ -79,13 +80,18 @@ def test_without_neighbours_nothing_changes() -> None:
 
 def test_another_version_or_document_is_no_neighbour() -> None:
     """A chunk of another origin never gets into a text."""
-    other = {("handbook", "shop", 4): {3: "new"}, ("handbook", "post", 3): {5: "post"}, ("forum", "shop", 3): {5: "x"}}
+    strange = Chunk(5, "another")
+    other = {
+        ("handbook", "shop", 4): {5: strange},
+        ("handbook", "post", 3): {5: strange},
+        ("forum", "shop", 3): {5: strange},
+    }
     assert rows(widened([passage(4)], other, 1)) == [(4, "<4>")]
 
 
 def test_a_gap_ends_a_row() -> None:
     """A chunk is not joined over one that is missing."""
-    assert rows(widened([passage(4)], {SHOP: {2: "<2>", 5: "<5>"}}, 3)) == [(4, "<4><5>")]
+    assert rows(widened([passage(4)], {SHOP: {2: Chunk(2, "<2>"), 5: Chunk(5, "<5>")}}, 3)) == [(4, "<4><5>")]
 
 
 def test_the_nearest_of_the_best_come_first() -> None:
@@ -110,7 +116,7 @@ def test_passages_that_need_all_room_stay_as_they_are() -> None:
 def test_no_chunk_comes_twice_and_none_is_lost(found: list[tuple[str, int]], neighbours: int, room: int | None) -> None:
     """Whatever was found: every hit is in exactly one passage, nothing far away is, and the tokens hold."""
     hits = [passage(chunk, document=name, score=-place) for place, (name, chunk) in enumerate(found)]
-    texts = {("handbook", name, 3): {number: f"<{number}>" for number in range(13)} for name in "ab"}
+    texts = {("handbook", name, 3): {n: Chunk(n, f"<{n}>") for n in range(13)} for name in "ab"}
     wide = widened(hits, texts, neighbours, room)
     parts = [(one.document, int(part.strip("<>"))) for one in wide for part in one.text.split("\n\n")]
     assert len(parts) == len(set(parts))
@@ -140,7 +146,8 @@ def test_no_chunk_comes_twice_and_none_is_lost(found: list[tuple[str, int]], nei
 )
 def test_what_overlaps_comes_once(texts: list[str], whole: str | None) -> None:
     """Only what both chunks have whole, from word to word, and long enough to be no chance."""
-    assert joined(texts) == ("\n\n".join(texts) if whole is None else whole)
+    chunks = [Chunk(number, text) for number, text in enumerate(texts)]
+    assert joined(chunks) == ("\n\n".join(texts) if whole is None else whole)
 
 
 @given(st.lists(st.integers(0, 10**16), min_size=2, max_size=8), st.integers(1, 3))
@@ -148,5 +155,17 @@ def test_cut_with_an_overlap_and_joined_a_text_is_whole_again(numbers: list[int]
     """Chunks that share sentences give the text that they were cut from."""
     sentences = [f"Sentence {place} says {number}." for place, number in enumerate(numbers)]
     assert all(len(one) >= MIN_OVERLAP for one in sentences)
-    chunks = [" ".join(sentences[max(0, n - overlap) : n + 1]) for n in range(len(sentences))]
-    assert joined(chunks) == " ".join(sentences)
+    texts = [" ".join(sentences[max(0, n - overlap) : n + 1]) for n in range(len(sentences))]
+    assert joined([Chunk(number, text) for number, text in enumerate(texts)]) == " ".join(sentences)
+
+
+def test_what_a_chunk_says_that_it_repeats_comes_once() -> None:
+    """Headings and short sentences too; the first chunk keeps its own, and the rest goes on from the last one."""
+    chunks = [Chunk(4, "Hours\n\nMon: 9.", 5), Chunk(5, "Hours\n\nMon: 9. Tue: 8.", 14), Chunk(6, "Prices\n\n1.50", 0)]
+    assert joined(chunks) == "Hours\n\nMon: 9. Tue: 8.\n\nPrices\n\n1.50"
+
+
+def test_a_chunk_that_was_cut_anew_meanwhile_stays_as_it_was_found() -> None:
+    """What was found and scored is what is told, though the index has another text by now."""
+    texts = {SHOP: {4: Chunk(4, "cut anew", 3), 5: Chunk(5, "<5>")}}
+    assert rows(widened([passage(4)], texts, 1)) == [(4, "<4><5>")]
