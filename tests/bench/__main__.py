@@ -18,7 +18,7 @@ import uvloop
 
 from pipeline.devkit.kafka_errors import EmbeddedKafkaError
 from pipeline.telemetry import logs
-from tests.bench import against, concurrency, growth, idle, join, latency, modes, startup, throughput
+from tests.bench import against, concurrency, growth, idle, join, latency, modes, retrieval, startup, throughput
 from tests.bench.figures import Figure, table
 from tests.bench.lab import Lab, Stand, open_stand
 from tests.bench.run import Run
@@ -26,8 +26,8 @@ from tests.bench.run import Run
 RESULTS = Path(".bench") / "results.json"
 ROUNDS = 5
 
-ALONE: Mapping[str, Callable[[Lab], Awaitable[list[Figure]]]] = {"P11": startup.demo}
-"""Benchmarks that want the machine for themselves."""
+ALONE: Mapping[str, Callable[[Lab], Awaitable[list[Figure]]]] = {"P11": startup.demo, "R5": retrieval.quality}
+"""Benchmarks that want the machine for themselves, or no broker."""
 
 ON_STAND: Mapping[str, Callable[[Stand], Awaitable[list[Figure]]]] = {
     "P1": throughput.bytes_moved,

@@ -8,14 +8,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from qdrant_client import AsyncQdrantClient, models
+from qdrant_client import models
 
 from pipeline.clients import passage_points as points
 from pipeline.clients.passage_collection import Collection as Place
-from pipeline.clients.passage_query import DENSE, FIELDS, OVERLAP, Part
+from pipeline.clients.passage_query import Part
 from pipeline.clients.passage_search import PassageFinder
 from pipeline.core.errors import Defer, Retry
 from pipeline.core.ports import Embedder, Embedding, PassageSearch, Search
+from tests.clients.qdrant_filled import BM25, NAME, filled
 from tests.contracts.passage_search_contract import (
     CLOSING,
     FLOWERS,
@@ -30,8 +31,6 @@ from tests.contracts.passage_search_contract import (
 
 pytestmark = pytest.mark.local
 
-NAME = "passages"
-BM25 = points.Embedder()
 PARTS: Sequence[Sequence[Part]] = (("sparse",), ("dense",), ("sparse", "dense"))
 
 
@@ -55,31 +54,6 @@ class Meaning:
 
     def _vector(self, text: str) -> list[float]:
         return [0.01 + sum(word in text for word in words) for words in self._about]
-
-
-@asynccontextmanager
-async def filled(documents: Held, dense: Embedder | None = None) -> AsyncIterator[Place]:
-    """Fill a collection in memory, with dense vectors where there is an embedder."""
-    client = AsyncQdrantClient(":memory:")
-    vectors = {DENSE: models.VectorParams(size=3, distance=models.Distance.COSINE)} if dense else {}
-    sparse = {points.VECTOR: models.SparseVectorParams(modifier=models.Modifier.IDF)}
-    await client.create_collection(NAME, vectors_config=vectors, sparse_vectors_config=sparse)
-    for document, chunks in documents:
-        made = points.make_points(document, chunks, BM25)
-        embedded = await dense.embed([chunk.text for chunk in chunks]) if dense else None
-        for number, point in enumerate(made):
-            point.payload = {**(point.payload or {}), FIELDS: document.fields, OVERLAP: chunks[number].overlap}
-            if embedded:
-                point.vector = {**dict(point.vector), DENSE: list(embedded.vectors[number])}  # type: ignore[arg-type]  # made by name
-        await client.upsert(NAME, made)
-
-    async def here(work: Coroutine[Any, Any, Any]) -> Any:
-        return await work
-
-    try:
-        yield Place(client, NAME, here, time.time, indexed=False)
-    finally:
-        await client.close()
 
 
 class TestSparse(PassageSearchContract):
