@@ -201,7 +201,7 @@ async def test_a_record_of_an_old_version_is_read_as_the_newest(tmp_path: Path) 
     (tmp_path / "requests" / "v1.avsc").write_text(json.dumps(old))
     written = Request(type="t", input="i", key="k")
     schema = load_schemas(tmp_path).newest("requests").schema
-    body = b"\x02t\x02i\x00\x00\x02\x02k\x00\x00\x00\x00"
+    body = b"\x02t\x02i\x00\x00\x02\x02k\x00\x00\x00\x00\x00"
     (tmp_path / "requests" / "v2.avsc").write_text(REQUESTS.text)
     codec = AvroCodec(load_schemas(tmp_path))
     assert await codec.decode("requests", Request, b"\xc3\x01" + schema.fingerprint + body) == written
