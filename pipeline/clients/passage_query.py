@@ -16,10 +16,6 @@ from qdrant_client import models
 from pipeline.clients import passage_points as points
 from pipeline.core.passages import Origin
 
-DENSE = "dense"
-"""The name of the dense vector."""
-FIELDS = "fields"
-"""Where in the payload the document's own fields are."""
 OVERLAP = "overlap"
 """How many characters of its text a chunk repeats; see `Chunk`. A point without it repeats what can be seen."""
 
@@ -64,7 +60,7 @@ def query(
     """
     parts = [
         models.Prefetch(query=vector, using=name, filter=seen, limit=limit, score_threshold=threshold)
-        for name, vector in ((points.VECTOR, vectors.sparse), (DENSE, vectors.dense))
+        for name, vector in ((points.VECTOR, vectors.sparse), (points.DENSE, vectors.dense))
         if vector is not None
     ]
     match parts:
@@ -99,7 +95,7 @@ def _key(name: str) -> str | None:
     """Say where in the payload a filter's name is; None for one that would be read as a path, or as nothing."""
     if name in _OWN:
         return name
-    return f"{FIELDS}.{name}" if name.isascii() and name.isidentifier() else None
+    return f"{points.FIELDS}.{name}" if name.isascii() and name.isidentifier() else None
 
 
 def _equals(key: str, value: str | int) -> models.FieldCondition:

@@ -18,27 +18,21 @@ from pipeline.clients.qdrant_failures import translated
 from pipeline.core.errors import Retry
 from pipeline.core.passages import Origin, Texts, diverse, fitting, near, origin_of, widened
 from pipeline.core.payloads import Passage
-from pipeline.core.ports import Chunk, Embedder, Search
+from pipeline.core.ports import Chunk, Search
 
 
 class PassageFinder:
-    """Finds passages in a collection: by their words, by their meaning where there is an embedder, or by both.
+    """Finds passages in a collection: by their words, by their meaning where the collection has that, or by both.
 
     Scores are BM25's (unbounded) by words alone, the cosine by meaning alone, and by both those of the fusion, at most
     1. A threshold is in the parts' own scales also where both are asked: a passage stays if one of them scores it so.
     """
 
-    def __init__(
-        self,
-        collection: Collection,
-        bm25: points.Embedder,
-        dense: Embedder | None = None,
-        parts: Some[Part] = ("sparse", "dense"),
-    ) -> None:
-        """Ask `collection`, by those of `parts` that can be embedded."""
+    def __init__(self, collection: Collection, bm25: points.Embedder, parts: Some[Part] = ("sparse", "dense")) -> None:
+        """Ask `collection` by those of `parts` that it has; its own embedder, where it has one, embeds the question."""
         self._collection = collection
         self._words = bm25 if "sparse" in parts else None
-        self._meaning = dense if "dense" in parts else None
+        self._meaning = collection.embedder if "dense" in parts else None
 
     async def search(self, wanted: Search) -> Sequence[Passage]:
         """Find passages; see the port."""

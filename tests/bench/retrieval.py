@@ -67,9 +67,8 @@ def questions() -> list[Question]:
 
 async def recalls(parts: Sequence[Part], held: Held, asked: Sequence[Question]) -> list[float]:
     """Say of each question which share of the documents that answer it is among the first five passages."""
-    embedder = Grams()
-    async with filled(held, embedder) as place:
-        search = PassageFinder(place, BM25, embedder, parts)
+    async with filled(held, Grams()) as place:
+        search = PassageFinder(place, BM25, parts)
         found = [{one.document for one in await search.search(Search(q.tenant, q.text, PASSAGES))} for q in asked]
     return [len(q.answers & names) / len(q.answers) for q, names in zip(asked, found, strict=True)]
 

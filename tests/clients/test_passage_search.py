@@ -12,10 +12,10 @@ from qdrant_client import models
 
 from pipeline.clients import passage_points as points
 from pipeline.clients.passage_collection import Collection as Place
-from pipeline.clients.passage_query import Part
+from pipeline.clients.passage_query import OVERLAP, Part
 from pipeline.clients.passage_search import PassageFinder
 from pipeline.core.errors import Defer, Retry
-from pipeline.core.ports import Embedder, Embedding, PassageSearch, Search
+from pipeline.core.ports import Embedding, PassageSearch, Search
 from tests.clients.qdrant_filled import BM25, NAME, filled
 from tests.contracts.passage_search_contract import (
     CLOSING,
@@ -65,9 +65,9 @@ class TestSparse(PassageSearchContract):
             yield PassageFinder(place, BM25)
 
 
-def finder(place: Place, dense: Embedder | None, *parts: Part) -> PassageFinder:
+def finder(place: Place, *parts: Part) -> PassageFinder:
     """Make a finder by some parts, or all."""
-    return PassageFinder(place, BM25, dense, parts or ("sparse", "dense"))
+    return PassageFinder(place, BM25, parts or ("sparse", "dense"))
 
 
 # ---- by meaning, and by both -----------------------------------------------------------------------------------------
@@ -78,8 +78,8 @@ async def test_meaning_alone_finds_what_words_do_not() -> None:
     """The same question, asked by each part alone: no word of it is in the passage."""
     async with filled(DOCUMENTS, Meaning()) as place:
         asked = Search("acme", "When was my package sent?", 1, threshold=0.8)
-        by_words = await finder(place, Meaning(), "sparse").search(asked)
-        by_meaning = await finder(place, Meaning(), "dense").search(asked)
+        by_words = await finder(place, "sparse").search(asked)
+        by_meaning = await finder(place, "dense").search(asked)
     assert list(by_words) == []
     assert told(by_meaning) == [("rules", 1, PARCELS)]
 
@@ -87,7 +87,7 @@ async def test_meaning_alone_finds_what_words_do_not() -> None:
 async def test_both_parts_are_fused() -> None:
     """What one part alone finds is found, what both find comes first, and each passage comes once."""
     async with filled(DOCUMENTS, Meaning()) as place:
-        found = await finder(place, Meaning()).search(Search("acme", "flowers sent as a package: returned?", 3))
+        found = await finder(place).search(Search("acme", "flowers sent as a package: returned?", 3))
     assert [one.text for one in found[:2]] == [PARCELS, FLOWERS]
     assert len({one.chunk for one in found}) == 3
     assert 0 < found[-1].score <= found[0].score <= 1
@@ -97,7 +97,7 @@ async def test_another_tenants_passages_are_in_no_part() -> None:
     """A tenant without documents finds nothing, by words or by meaning, though all it asks for is there."""
     async with filled(DOCUMENTS, Meaning()) as place:
         for parts in PARTS:
-            search = PassageFinder(place, BM25, Meaning(), parts)
+            search = PassageFinder(place, BM25, parts)
             assert list(await search.search(Search("nobody", OPENING, 5))) == []
             assert {one.document for one in await search.search(Search("rival", OPENING, 5, neighbours=1))} == {
                 "secret"
@@ -108,7 +108,7 @@ async def test_another_tenants_passages_are_in_no_part() -> None:
 async def test_a_threshold_is_in_the_scale_of_each_part() -> None:
     """A passage stays if its words or its meaning reach the threshold; its rank among bad ones does not count."""
     async with filled(DOCUMENTS, Meaning()) as place:
-        search = finder(place, Meaning())
+        search = finder(place)
         asked = "Flowers: when was my package sent?"
         both = await search.search(Search("acme", asked, 5, threshold=0.8))
         words = await search.search(Search("acme", asked, 5, threshold=1.1))
@@ -121,9 +121,11 @@ async def test_a_threshold_is_in_the_scale_of_each_part() -> None:
 async def test_stop_words_alone_still_have_a_meaning() -> None:
     """Where no word is left to look for, the meaning is asked alone; without an embedder nothing is found."""
     async with filled(DOCUMENTS, Meaning()) as place:
-        assert [one.chunk for one in await finder(place, Meaning()).search(Search("acme", "When?", 1))] == [0]
-        assert list(await finder(place, None).search(Search("acme", "When?", 1))) == []
-        assert list(await finder(place, None, "dense").search(Search("acme", OPENING, 1))) == []
+        assert [one.chunk for one in await finder(place).search(Search("acme", "When?", 1))] == [0]
+        assert list(await finder(place, "sparse").search(Search("acme", "When?", 1))) == []
+    async with filled(DOCUMENTS) as place:
+        assert list(await finder(place).search(Search("acme", "When?", 1))) == []
+        assert list(await finder(place, "dense").search(Search("acme", OPENING, 1))) == []
 
 
 async def test_points_without_vectors_never_appear() -> None:
@@ -133,7 +135,7 @@ async def test_points_without_vectors_never_appear() -> None:
         await place.client.upsert(NAME, [models.PointStruct(id=number, vector={}, payload=mark) for number in (1, 2)])
         for parts in PARTS:
             asked = Search("acme", f"{OPENING} {PARCELS}", 9, neighbours=2)
-            found = await PassageFinder(place, BM25, Meaning(), parts).search(asked)
+            found = await PassageFinder(place, BM25, parts).search(asked)
             assert [one.text.count(OPENING) for one in found] == [1]
 
 
@@ -143,16 +145,17 @@ async def test_what_the_embedder_raises_is_the_searchs_outcome() -> None:
     async with filled(DOCUMENTS, dense) as place:
         dense.trouble = Defer("slow down", until=1.0)
         with pytest.raises(Defer):
-            await finder(place, dense).search(Search("acme", OPENING, 1))
+            await finder(place).search(Search("acme", OPENING, 1))
 
 
 async def test_nobody_is_asked_for_what_nothing_can_match() -> None:
-    """A filter that no document could pass costs no embedding and no query."""
+    """A filter that no document could pass, or a limit of 0, costs no embedding and no query."""
     dense = Meaning()
-    async with filled([], dense) as place:
+    async with filled(DOCUMENTS, dense) as place:
+        dense.asked.clear()
         await place.client.delete_collection(NAME)
         for wanted in (Search("acme", OPENING, 5, {"a.b": "x"}), Search("acme", OPENING, 0)):
-            assert list(await finder(place, dense).search(wanted)) == []
+            assert list(await finder(place).search(wanted)) == []
     assert dense.asked == []
 
 
@@ -169,7 +172,16 @@ async def test_neighbours_are_read_in_one_request() -> None:
         search = PassageFinder(Place(place.client, NAME, counted, time.time, indexed=False), BM25)
         assert len(await search.search(Search("acme", PARCELS, 4, neighbours=1))) == 4
         assert len(await search.search(Search("acme", PARCELS, 4))) == 4
-    assert runs == ["collection_exists", "query_points", "scroll", "query_points"]
+    assert runs[-3:] == ["query_points", "scroll", "query_points"]
+
+
+async def test_what_a_chunk_says_that_it_repeats_comes_once() -> None:
+    """Also what the chunk before does not end with, such as headings."""
+    async with filled([held("rules", f"Hours\n\n{OPENING}", f"Hours\n\n{PARCELS}")]) as place:
+        second = points.point_id("handbook", "rules", 1)
+        await place.client.set_payload(NAME, {OVERLAP: 5}, points=[second])
+        (found,) = await finder(place).search(Search("acme", "parcels returned", 1, neighbours=1))
+    assert (found.text, found.chunk) == (f"Hours\n\n{OPENING}\n\n{PARCELS}", 1)
 
 
 async def test_a_neighbour_that_is_no_passage_is_an_error_of_the_index() -> None:
@@ -178,4 +190,4 @@ async def test_a_neighbour_that_is_no_passage_is_an_error_of_the_index() -> None
         broken = points.point_id("handbook", "rules", 0)
         await place.client.set_payload(NAME, {points.TEXT: None}, points=[broken])
         with pytest.raises(Retry, match="no passage"):
-            await finder(place, None).search(Search("acme", "thirty days of their arrival", 1, neighbours=1))
+            await finder(place).search(Search("acme", "thirty days of their arrival", 1, neighbours=1))

@@ -178,14 +178,6 @@ class PassageSearchContract(ABC):
             (found,) = await index.search(Search("acme", "parcels returned", 1, neighbours=1))
         assert found.text == f"{OPENING} {CLOSING} {PARCELS}"
 
-    async def test_what_a_chunk_says_that_it_repeats_comes_once(self) -> None:
-        """Also what the chunk before does not end with, such as headings."""
-        document, _ = held("rules")
-        chunks = [Chunk(0, f"Hours\n\n{OPENING}", 5), Chunk(1, f"Hours\n\n{PARCELS}", 5)]
-        async with self.holding([(document, chunks)]) as index:
-            (found,) = await index.search(Search("acme", "parcels returned", 1, neighbours=1))
-        assert (found.text, found.chunk) == (f"Hours\n\n{OPENING}\n\n{PARCELS}", 1)
-
     async def test_the_tokens_bound_what_comes_along(self) -> None:
         """What was found comes first; where nothing more fits, it stays as it was; what is too large is left out."""
         async with self.holding([RULES]) as index:
