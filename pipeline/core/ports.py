@@ -361,10 +361,11 @@ class PassageSearch(Protocol):
 class Freshness(Protocol):
     """Knows how far the index has followed its sources."""
 
-    async def caught_up(self, source: str, version: int) -> bool:
+    async def caught_up(self, source: str, version: int, asker: str) -> bool:
         """Whether what `source` held at `version` is in the index, or something newer; once True, it stays so.
 
-        Raises Fail where nobody can tell that of this source, Defer where it cannot be found out now.
+        `asker` is an id; who asks again until it is True asks with the same. Raises Fail where nobody can tell that of
+        this source, Defer where it cannot be found out now.
         """
         ...
 

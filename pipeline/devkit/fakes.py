@@ -181,12 +181,12 @@ class FakeFreshness:
     def __init__(self) -> None:
         """Know of no source."""
         self.versions: dict[str, int] = {}
-        self.asked: list[tuple[str, int]] = []
+        self.asked: list[tuple[str, int, str]] = []
         self.troubles: deque[Outcome] = deque()
 
-    async def caught_up(self, source: str, version: int) -> bool:
+    async def caught_up(self, source: str, version: int, asker: str) -> bool:
         """Whether the index is there; see the port."""
-        self.asked.append((source, version))
+        self.asked.append((source, version, asker))
         if self.troubles:
             raise self.troubles.popleft()
         return source in self.versions and self.versions[source] >= version

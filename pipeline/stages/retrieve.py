@@ -49,7 +49,7 @@ class Retrieve:
 
     async def _wait(self, prompt: Prompt, ctx: Context) -> None:
         for source, version in prompt.as_fresh_as.items():
-            if not await self.freshness.caught_up(source, version):
+            if not await self.freshness.caught_up(source, version, ctx.event_id):
                 reason = f"the index has not caught up with version {version} of {source[:64]!r}"
                 raise Defer(reason, until=ctx.now() + BEHIND_SECONDS, code="index_behind")
 

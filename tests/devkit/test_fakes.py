@@ -122,5 +122,5 @@ async def test_a_source_is_as_far_as_it_is_said_to_be() -> None:
     """Up to there the index has caught up; of other sources it has nothing."""
     freshness = FakeFreshness()
     freshness.versions["handbook"] = 7
-    assert [await freshness.caught_up("handbook", version) for version in (6, 7, 8)] == [True, True, False]
-    assert not await freshness.caught_up("forum", 0)
+    assert [await freshness.caught_up("handbook", version, "me") for version in (6, 7, 8)] == [True, True, False]
+    assert not await freshness.caught_up("forum", 0, "me")

@@ -138,4 +138,4 @@ async def test_who_does_not_know_how_fresh_the_index_is_says_so() -> None:
     with pytest.raises(Fail):
         await retrieve(await filled(), asked, freshness=freshness)
     await retrieve(await filled(), asked, catalog(retrieval={"passages": 0}), freshness)
-    assert freshness.asked == [("handbook", 7)]
+    assert freshness.asked == [("handbook", 7, "event-1")]

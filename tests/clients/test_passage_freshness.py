@@ -1,0 +1,212 @@
+"""Tests of pipeline/clients/passage_freshness.py."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.clients import passage_freshness
+from pipeline.clients.passage_freshness import AWAY_SECONDS, SettledFreshness
+from pipeline.core.errors import Defer, Fail
+from pipeline.core.record import Partition
+
+NOW = 1_800_000_000.0
+SOURCE, SHORT, LONG = "p.documents", "p.index.retry.10s", "p.index.retry.1m"
+TOPICS = (SOURCE, SHORT, LONG)
+PARTITIONS = 2
+
+
+@dataclass
+class Log:
+    """Topics, and a stage that settles them. Each log holds the ids of records; what is `applied` is in the index."""
+
+    logs: dict[Partition, list[int]] = field(
+        default_factory=lambda: {Partition(topic, n): [] for topic in TOPICS for n in range(PARTITIONS)}
+    )
+    settled: dict[Partition, set[int]] = field(default_factory=dict)
+    frontier: dict[Partition, int] = field(default_factory=dict)
+    applied: set[int] = field(default_factory=set)
+    asked: list[str] = field(default_factory=list)
+    meanwhile: Callable[[], None] = lambda: None
+    trouble: Exception | None = None
+
+    def write(self, number: int = 0) -> int:
+        """Write a new document; returns its record's id."""
+        made = sum(map(len, self.logs.values()))
+        self.logs[Partition(SOURCE, number % PARTITIONS)].append(made)
+        return made
+
+    def settle(self, place: Partition, offset: int, copy: str = "") -> None:
+        """Apply a record, or copy it to a tier; then it is settled, and committed if all before it are."""
+        log, done = self.logs[place], self.settled.setdefault(place, set())
+        if offset >= len(log) or offset in done:
+            return
+        if copy:
+            self.logs[Partition(copy, place.number)].append(log[offset])
+        else:
+            self.applied.add(log[offset])
+        done.add(offset)
+        while self.frontier.get(place, 0) in done:
+            self.frontier[place] = self.frontier.get(place, 0) + 1
+
+    def settle_all(self) -> None:
+        """Apply whatever is anywhere."""
+        for place, log in self.logs.items():
+            for offset in range(len(log)):
+                self.settle(place, offset)
+
+    async def end_offsets(self, topics: Iterable[str]) -> Mapping[Partition, int]:
+        """Look up ends; something may happen before."""
+        self.asked.append("ends")
+        self.meanwhile()
+        wanted = set(topics)
+        if self.trouble:
+            raise self.trouble
+        ends = {place: len(log) for place, log in self.logs.items() if place.topic in wanted}
+        await asyncio.sleep(0)
+        return ends
+
+    async def committed(self, group: str, topics: Iterable[str]) -> Mapping[Partition, int]:
+        """Look up commits; something may happen before."""
+        assert group == "p.index"
+        self.asked.append("committed")
+        self.meanwhile()
+        return dict(self.frontier)
+
+
+def freshness(log: Log) -> SettledFreshness:
+    """Make the port on a log."""
+    return SettledFreshness(log, "p.index", [SOURCE], [SHORT, LONG], ["public.orders"], lambda: NOW)
+
+
+async def test_all_that_was_written_before_has_to_be_settled() -> None:
+    """Behind while a record is open, there once it is applied; what is written later is not waited for."""
+    log = Log()
+    index = freshness(log)
+    assert await index.caught_up("handbook", 0, "early")
+    log.write(0), log.write(1)
+    assert not await index.caught_up("handbook", 1, "me")
+    assert await index.caught_up("handbook", 0, "early")
+    log.settle(Partition(SOURCE, 0), 0)
+    assert not await index.caught_up("handbook", 1, "me")
+    log.settle(Partition(SOURCE, 1), 0)
+    log.write(0)
+    assert await index.caught_up("handbook", 1, "me")
+    assert not await index.caught_up("handbook", 1, "another")
+
+
+async def test_a_record_in_a_tier_is_not_there_yet() -> None:
+    """A copy counts as open, in whichever tier, until it is applied."""
+    log = Log()
+    index, place = freshness(log), Partition(SOURCE, 1)
+    log.write(1)
+    log.settle(place, 0, SHORT)
+    assert not await index.caught_up("handbook", 1, "me")
+    log.settle(Partition(SHORT, 1), 0, LONG)
+    assert not await index.caught_up("handbook", 1, "me")
+    log.settle(Partition(LONG, 1), 0)
+    assert await index.caught_up("handbook", 1, "me")
+
+
+async def test_a_copy_that_is_made_during_the_look_is_seen() -> None:
+    """A record that hops from tier to tier between two questions to the broker is not taken for applied."""
+    log = Log()
+    log.write(0)
+    log.settle(Partition(SOURCE, 0), 0, SHORT)
+    log.meanwhile = lambda: log.settle(Partition(SHORT, 0), 0, LONG) if log.asked[-1] == "committed" else None
+    assert not await freshness(log).caught_up("handbook", 1, "me")
+    assert log.applied == set()
+
+
+Step = tuple[str, int, int, str]
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(TOPICS),
+        st.integers(0, PARTITIONS - 1),
+        st.integers(0, 4),
+        st.sampled_from(["apply", "apply", SHORT, LONG, "write"]),
+    ),
+    max_size=4,
+)
+
+
+@given(st.lists(st.integers(0, 1), max_size=4), st.lists(steps, max_size=20))
+async def test_nobody_is_told_of_what_is_not_there(written: list[int], happening: list[list[Step]]) -> None:
+    """Whatever happens while it is looked: once the answer is yes, all that was written before is applied."""
+    log, turns = Log(), iter(happening)
+
+    def meanwhile() -> None:
+        for topic, number, offset, what in next(turns, []):
+            if what == "write":
+                log.write(number)
+            else:
+                log.settle(Partition(topic, number), offset, "" if what == "apply" else what)
+
+    before = {log.write(number) for number in written}
+    log.meanwhile = meanwhile
+    index = freshness(log)
+    for _ in range(6):
+        if await index.caught_up("handbook", 1, "me"):
+            assert before <= log.applied
+    log.meanwhile = lambda: None
+    log.settle_all()
+    log.settle_all()
+    assert await index.caught_up("handbook", 1, "me")
+
+
+async def test_who_asks_at_once_shares_a_look() -> None:
+    """A look that had begun before the question does not count for it; the next one counts for all who wait."""
+    log = Log()
+    index = freshness(log)
+    first = asyncio.create_task(index.caught_up("handbook", 1, "first"))
+    await asyncio.sleep(0)
+    assert log.asked == ["ends"]
+    log.write(0)
+    later = [asyncio.create_task(index.caught_up("handbook", 1, f"later {number}")) for number in range(20)]
+    assert [await first, *await asyncio.gather(*later)] == [True] + [False] * 20
+    assert log.asked == ["ends", "committed", "ends"] * 2
+
+
+async def test_an_asker_who_was_forgotten_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded; who is forgotten waits for more than was needed, never for less."""
+    monkeypatch.setattr(passage_freshness, "REMEMBERED", 2)
+    log = Log()
+    index = freshness(log)
+    for asker in ("a", "b", "c"):
+        assert await index.caught_up("handbook", 1, asker)
+    log.write(0)
+    assert [await index.caught_up("handbook", 1, asker) for asker in ("b", "c", "a")] == [True, True, False]
+
+
+async def test_a_source_that_a_connector_brings_is_refused() -> None:
+    """When its changes come to Kafka is not known, so nobody is told that they are there."""
+    log = Log()
+    with pytest.raises(Fail) as failed:
+        await freshness(log).caught_up("public.orders", 1, "me")
+    assert (failed.value.code, log.asked) == ("freshness_unknown", [])
+
+
+async def test_a_broker_that_does_not_answer_defers() -> None:
+    """It is no fault of who asks; the next question is put anew."""
+    log = Log(trouble=OSError("no route"))
+    index = freshness(log)
+    with pytest.raises(Defer) as deferred:
+        await index.caught_up("handbook", 1, "me")
+    assert deferred.value.until == NOW + AWAY_SECONDS
+    assert "OSError no route" in deferred.value.reason
+    log.trouble = None
+    assert await index.caught_up("handbook", 1, "me")
+
+
+async def test_a_topic_of_which_nothing_is_known_defers() -> None:
+    """A topic without leaders is not taken for one without records."""
+    log = Log()
+    for number in range(PARTITIONS):
+        del log.logs[Partition(LONG, number)]
+    with pytest.raises(Defer, match=r"nothing is known of p\.index\.retry\.1m"):
+        await freshness(log).caught_up("handbook", 1, "me")
