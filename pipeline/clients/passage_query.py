@@ -75,20 +75,17 @@ def query(
 
 
 def among(tenant: str, wanted: Mapping[Origin, AbstractSet[int]]) -> models.Filter:
-    """Select chunks of some documents by their numbers, in these versions only, and only what the tenant may see."""
-    return models.Filter(must=[_equals(points.TENANT, tenant), models.Filter(should=[*map(_chunks, wanted.items())])])
+    """Select chunks of some documents by their numbers, whatever their version, and only what the tenant may see.
 
-
-def _chunks(wanted: tuple[Origin, AbstractSet[int]]) -> models.Filter:
-    (source, document, version), numbers = wanted
-    return models.Filter(
-        must=[
-            _equals(points.SOURCE, source),
-            _equals(points.DOCUMENT, document),
-            _equals(points.VERSION, version),
-            models.FieldCondition(key=points.CHUNK, match=models.MatchAny(any=sorted(numbers))),
-        ]
-    )
+    By the points' ids, which come first: the embedded engine looks at every point of the collection, one condition
+    after the other.
+    """
+    ids = [
+        points.point_id(source, document, number)
+        for (source, document, _), numbers in wanted.items()
+        for number in sorted(numbers)
+    ]
+    return models.Filter(must=[models.HasIdCondition(has_id=[*ids]), _equals(points.TENANT, tenant)])
 
 
 def _key(name: str) -> str | None:
@@ -98,5 +95,5 @@ def _key(name: str) -> str | None:
     return f"{points.FIELDS}.{name}" if name.isascii() and name.isidentifier() else None
 
 
-def _equals(key: str, value: str | int) -> models.FieldCondition:
+def _equals(key: str, value: str) -> models.FieldCondition:
     return models.FieldCondition(key=key, match=models.MatchValue(value=value))

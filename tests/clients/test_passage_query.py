@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qdrant_client import models
 
+from pipeline.clients.passage_points import point_id
 from pipeline.clients.passage_query import Vectors, among, query, visible
 
 SPARSE = models.SparseVector(indices=[1], values=[1.0])
@@ -57,15 +58,8 @@ def test_the_tenant_and_the_threshold_are_in_every_part(
         assert "score_threshold" not in made
 
 
-def test_neighbours_are_of_the_tenant_the_document_and_the_version() -> None:
-    """All chunks of all documents are selected at once, and each only in its version."""
+def test_neighbours_are_of_the_tenant_and_the_document() -> None:
+    """All chunks of all documents are selected at once, by the ids of their points."""
     made = plain(among("acme", {("handbook", "shop", 3): {2, 1}, ("forum", "post", 5): {0}}))
-    tenant, documents = made["must"]
-    assert tenant == TENANT
-    assert documents["should"][0]["must"] == [
-        {"key": "source", "match": {"value": "handbook"}},
-        {"key": "document", "match": {"value": "shop"}},
-        {"key": "version", "match": {"value": 3}},
-        {"key": "chunk", "match": {"any": [1, 2]}},
-    ]
-    assert len(documents["should"]) == 2
+    ids = [point_id("handbook", "shop", 1), point_id("handbook", "shop", 2), point_id("forum", "post", 0)]
+    assert made == {"must": [{"has_id": ids}, TENANT]}

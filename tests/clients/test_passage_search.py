@@ -175,6 +175,15 @@ async def test_neighbours_are_read_in_one_request() -> None:
     assert runs[-3:] == ["query_points", "scroll", "query_points"]
 
 
+async def test_a_neighbour_of_another_version_is_none() -> None:
+    """While a document is being written anew, its old chunks and its new ones are not joined."""
+    async with filled([held("rules", OPENING, PARCELS, CLOSING)]) as place:
+        second = points.point_id("handbook", "rules", 2)
+        await place.client.set_payload(NAME, {points.VERSION: 8}, points=[second])
+        (found,) = await finder(place).search(Search("acme", "parcels returned", 1, neighbours=1))
+    assert told([found]) == [("rules", 1, f"{OPENING}\n\n{PARCELS}")]
+
+
 async def test_what_a_chunk_says_that_it_repeats_comes_once() -> None:
     """Also what the chunk before does not end with, such as headings."""
     async with filled([held("rules", f"Hours\n\n{OPENING}", f"Hours\n\n{PARCELS}")]) as place:
