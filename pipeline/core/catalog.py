@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, ValidationError, model_validator
 
@@ -70,7 +70,7 @@ class Retrieval(_Entry):
     score_threshold: float | None = None
     per_document: int | None = Field(default=None, ge=1)
     neighbours: int = Field(default=0, ge=0, le=5)
-    filters: tuple[str, ...] | None = None
+    filters: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], ...] | None = None
 
 
 class EventType(_Entry):

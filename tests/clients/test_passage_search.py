@@ -14,9 +14,11 @@ from pipeline.clients import passage_points as points
 from pipeline.clients.passage_collection import Collection as Place
 from pipeline.clients.passage_query import OVERLAP, Part
 from pipeline.clients.passage_search import PassageFinder
+from pipeline.clients.qdrant import open_passages
 from pipeline.core.errors import Defer, Retry
 from pipeline.core.ports import Embedding, PassageSearch, Search
 from tests.clients.qdrant_filled import BM25, NAME, filled
+from tests.clients.qdrant_server import qdrant_server
 from tests.contracts.passage_search_contract import (
     CLOSING,
     FLOWERS,
@@ -200,3 +202,22 @@ async def test_a_neighbour_that_is_no_passage_is_an_error_of_the_index() -> None
         await place.client.set_payload(NAME, {points.TEXT: None}, points=[broken])
         with pytest.raises(Retry, match="no passage"):
             await finder(place).search(Search("acme", "thirty days of their arrival", 1, neighbours=1))
+
+
+async def test_a_server_is_asked_for_the_tenant_in_every_part() -> None:
+    """Over HTTP, too: in the query, in both prefetches and among the neighbours; and it finds what is found here."""
+    async with (
+        qdrant_server() as server,
+        open_passages(None, server.url, None, NAME, time.time, Meaning()) as index,
+    ):
+        for document, chunks in DOCUMENTS:
+            await index.replace(document, chunks)
+        server.asked.clear()
+        found = await index.search(Search("acme", "When was my package sent?", 1, threshold=0.8, neighbours=1))
+    fused, around = (asked.body for asked in server.asked)
+    tenant = {"key": "tenant", "match": {"value": "acme"}}
+    assert [part["filter"]["must"] for part in (fused, *fused["prefetch"])] == [[tenant]] * 3
+    assert tenant in around["filter"]["must"]
+    assert [one.document for one in found] == ["rules"]
+    assert [part["score_threshold"] for part in fused["prefetch"]] == [0.8, 0.8]
+    assert found[0].text.startswith(f"{OPENING}\n\n{PARCELS}")

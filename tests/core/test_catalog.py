@@ -50,6 +50,38 @@ def test_a_call_is_priced_per_million_tokens() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "entry,value",
+    [
+        ("per_document", 0),
+        ("neighbours", -1),
+        ("neighbours", 6),
+        ("score_threshold", float("nan")),
+        ("score_threshold", "high"),
+        ("filters", ["unit-price"]),
+        ("filters", ["a.b"]),
+        ("filters", ["source\n"]),
+        ("filters", "source"),
+    ],
+)
+def test_retrieval_is_checked(entry: str, value: object) -> None:
+    """A share of no passages, more neighbours than help, a threshold that is no number, a name no request may use."""
+    entries = _entries()
+    entries["types"]["quick"]["retrieval"] = {entry: value}
+    assert f"types.quick.retrieval.{entry}" in _sentence(entries)
+
+
+def test_retrieval_may_be_narrowed() -> None:
+    """Threshold, diversity, neighbours and the names of filters are off unless a type says them."""
+    entries = _entries()
+    plain = parse_catalog(entries, "catalog.yaml").types["quick"].retrieval
+    told = {"score_threshold": -0.5, "per_document": 1, "neighbours": 5, "filters": ["source", "_a1"]}
+    entries["types"]["quick"]["retrieval"] = told
+    full = parse_catalog(entries, "catalog.yaml").types["quick"].retrieval
+    assert (plain.score_threshold, plain.per_document, plain.neighbours, plain.filters) == (None, None, 0, None)
+    assert (full.score_threshold, full.per_document, full.neighbours, full.filters) == (-0.5, 1, 5, ("source", "_a1"))
+
+
 # ------------------------------------------------------------------------------------------------ versions
 def test_the_version_is_the_content() -> None:
     """The same content has the same version in any order of its entries; any change makes another."""
