@@ -9,12 +9,18 @@ from typing import Any, get_type_hints
 
 from prometheus_client import REGISTRY
 
+from pipeline import topology
+from pipeline.broker.admin import open_admin
+from pipeline.broker.config import from_environment
 from pipeline.clients.measured_store import MeasuredStore
+from pipeline.clients.passage_freshness import SettledFreshness
 from pipeline.clients.webhook import addresses, open_webhooks
 from pipeline.core.catalog import Catalog
-from pipeline.core.ports import ChatModel, Clock, PassageSearch, PassageStore, WebhookSender
+from pipeline.core.ports import ChatModel, Clock, Freshness, PassageSearch, PassageStore, WebhookSender
 from pipeline.core.stage import Handler, Stage
+from pipeline.runtime.plan import plan
 from pipeline.settings import Configured
+from pipeline.settings_tables import load_tables
 from pipeline.telemetry.metrics import IndexMetrics, ModelMetrics
 
 
@@ -34,6 +40,7 @@ class World:
         self._openers: Mapping[type, tuple[str, Callable[[], Awaitable[Any]]]] = {
             Catalog: ("catalog", self._catalog),
             ChatModel: ("model", self._model),
+            Freshness: ("freshness", self._freshness),
             PassageSearch: ("passages", self._passages),
             PassageStore: ("store", self._store),
             WebhookSender: ("webhooks", self._webhooks),
@@ -79,6 +86,23 @@ class World:
 
     async def _store(self) -> PassageStore:
         return MeasuredStore(await self._open(PassageSearch), IndexMetrics(REGISTRY), self._clock)
+
+    async def _freshness(self) -> Freshness:
+        environment, tables = self._configured.environment, self._configured.settings.tables
+        environment.need("KAFKA_BOOTSTRAP_SERVERS", "the address of the Kafka brokers")
+        kafka = from_environment({name: value.text for name, value in environment.starting("KAFKA_").items()})
+        index = plan(
+            next(one for one in topology.STAGES if one.name == "index"), self._configured.settings.topic_prefix
+        )
+        return SettledFreshness(
+            await self._stack.enter_async_context(open_admin(kafka)),
+            index.group,
+            list(index.sources),
+            list(index.tiers),
+            # A worker that does not know them would take their changes for written when they are not.
+            [table.source for table in load_tables(tables).tables.values()] if tables else [],
+            self._clock,
+        )
 
     async def _webhooks(self) -> WebhookSender:
         catalog: Catalog = await self._open(Catalog)
