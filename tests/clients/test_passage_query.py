@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from qdrant_client import models
 
 from pipeline.clients.passage_points import point_id
 from pipeline.clients.passage_query import Vectors, among, query, visible
+
+pytestmark = pytest.mark.local
 
 SPARSE = models.SparseVector(indices=[1], values=[1.0])
 DENSE = [0.1, 0.2]
