@@ -44,7 +44,6 @@ class Places(Protocol):
 class Look:
     """One look at the index stage: the ends of `sources` and `tiers`, then what is `committed`, then ends `after`."""
 
-    number: int
     sources: Offsets
     tiers: Offsets
     committed: Offsets
@@ -88,8 +87,8 @@ class SettledFreshness:
         self._foreign = frozenset(foreign)
         self._written: OrderedDict[str, Offsets] = OrderedDict()
         self._looking = asyncio.Lock()
-        self._begun = 0
-        self._seen: Look | None = None
+        self._begun = self._ended = 0
+        self._seen: Look | str = ""
 
     async def caught_up(self, source: str, version: int, asker: str) -> bool:
         """Whether all that was written before `asker` first asked is in the index; see the port."""
@@ -103,30 +102,37 @@ class SettledFreshness:
         return look.settled(written)
 
     async def _look(self) -> Look:
-        """Return a look that was begun after the call of this."""
+        """Return a look that was begun after the call of this. One that failed is shared as well.
+
+        So whoever asks waits for two looks at most, however many ask of a broker that does not answer.
+        """
         number = self._begun + 1
         async with self._looking:
-            if self._seen is None or self._seen.number < number:
+            if self._ended < number:
                 self._begun += 1
-                self._seen = await self._new_look(self._begun)
-            return self._seen
+                self._seen = await self._new_look()
+                self._ended = self._begun
+            if isinstance(self._seen, Look):
+                return self._seen
+            raise Defer(self._seen, until=self._clock() + AWAY_SECONDS, code="freshness_unknown")
 
-    async def _new_look(self, number: int) -> Look:
+    async def _new_look(self) -> Look | str:
+        """Look, or say in a sentence why that could not be done."""
         every = sorted(self._topics | self._tiers)
         try:
             ends = await self._places.end_offsets(every)
             committed = await self._places.committed(self._group, every)
             after = await self._places.end_offsets(sorted(self._tiers))
         except Exception as error:  # whatever the broker's client raises, it is no fault of who asks
-            raise self._unknown(f"{type(error).__name__} {error}") from error
+            return _unknown(f"{type(error).__name__} {error}")
         # A topic one of whose partitions has no leader is left out, and would be taken for one without records.
         missing = sorted((self._topics | self._tiers) - {place.topic for place in ends})
         if missing:
-            raise self._unknown(f"nothing is known of {', '.join(missing)}")
+            return _unknown(f"nothing is known of {', '.join(missing)}")
         sources = {place: end for place, end in ends.items() if place.topic in self._topics}
         tiers = {place: end for place, end in ends.items() if place.topic in self._tiers}
-        return Look(number, sources, tiers, committed, after)
+        return Look(sources, tiers, committed, after)
 
-    def _unknown(self, why: str) -> Defer:
-        reason = redact(f"how far the index is cannot be found out: {why}")
-        return Defer(reason, until=self._clock() + AWAY_SECONDS, code="freshness_unknown")
+
+def _unknown(why: str) -> str:
+    return redact(f"how far the index is cannot be found out: {why}")

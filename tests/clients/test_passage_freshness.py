@@ -65,10 +65,10 @@ class Log:
         self.asked.append("ends")
         self.meanwhile()
         wanted = set(topics)
-        if self.trouble:
-            raise self.trouble
         ends = {place: len(log) for place, log in self.logs.items() if place.topic in wanted}
         await asyncio.sleep(0)
+        if self.trouble:
+            raise self.trouble
         return ends
 
     async def committed(self, group: str, topics: Iterable[str]) -> Mapping[Partition, int]:
@@ -210,3 +210,17 @@ async def test_a_topic_of_which_nothing_is_known_defers() -> None:
         del log.logs[Partition(LONG, number)]
     with pytest.raises(Defer, match=r"nothing is known of p\.index\.retry\.1m"):
         await freshness(log).caught_up("handbook", 1, "me")
+
+
+async def test_who_asks_at_once_shares_a_failure() -> None:
+    """Nobody waits for more than the look under way and one of its own; one that was cut short counts for nobody."""
+    log = Log()
+    index = freshness(log)
+    first = asyncio.create_task(index.caught_up("handbook", 1, "first"))
+    await asyncio.sleep(0)
+    first.cancel()
+    log.trouble = OSError("no route")
+    later = [asyncio.create_task(index.caught_up("handbook", 1, f"later {number}")) for number in range(20)]
+    ends = await asyncio.gather(first, *later, return_exceptions=True)
+    assert [type(end) for end in ends] == [asyncio.CancelledError] + [Defer] * 20
+    assert log.asked == ["ends"] * 3
