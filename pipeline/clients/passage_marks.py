@@ -97,11 +97,16 @@ class Hashes:
     def __init__(self, model: str) -> None:
         """Hash for what `model` embeds."""
         self._model = model
-        self._known: dict[tuple[str, str], str] = {}
+        self._known: dict[tuple[str, str | tuple[str, ...]], str] = {}
 
     def of(self, title: str, texts: Sequence[str]) -> list[str]:
         """Return the hashes of texts under a title, in order."""
         return [self._known.get((title, text)) or self._new(title, text) for text in texts]
+
+    def whole(self, texts: Sequence[str]) -> str:
+        """Return the digest of all texts together."""
+        key = "", tuple(texts)
+        return self._known.get(key) or self._known.setdefault(key, digest(texts))
 
     def _new(self, title: str, text: str) -> str:
         made = self._known[title, text] = hash_of(title, text, self._model)
@@ -238,7 +243,7 @@ def _made(change: Change, mark: Mark | None, texts: Sequence[str], hashes: Hashe
         version=max(version, mark.version) if mark else version,
         texted=known if change.kind == "keep" else version,
         content=digest(hashed),
-        body=digest(texts),
+        body=hashes.whole(texts),
         chunks=len(texts),
         committed_at_ms=committed,
         deleted=change.kind == "remove",
