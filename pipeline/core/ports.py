@@ -315,10 +315,15 @@ class ChatModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of a document as it goes into the index; `number` counts from 0."""
+    """A piece of a document as it goes into the index; `number` counts from 0.
+
+    The first `overlap` characters of `text` are there so that it stands for itself: headings, and what the chunk before
+    ends with. What is left continues the chunk before; an `overlap` of 0 begins anew, as after an empty line.
+    """
 
     number: int
     text: str
+    overlap: int = 0
 
 
 @dataclass(frozen=True, slots=True)
