@@ -6,7 +6,7 @@ import random
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.limits import estimate_tokens
@@ -169,7 +169,7 @@ def test_chunks_are_neither_tiny_nor_huge() -> None:
     assert sizes[-1] >= LEAST_TOKENS // 2
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("where", [0, 120, 239])
 @pytest.mark.parametrize("joint", [" ", "\n\n"])
 def test_a_change_leaves_other_chunks_alone(seed: int, where: int, joint: str) -> None:
@@ -189,6 +189,7 @@ def test_a_change_stays_in_its_section() -> None:
     assert [text for text in before if "Part 0" not in text] == [text for text in after if "Part 0" not in text]
 
 
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from(ROWS), max_size=25), st.sampled_from(["\n", "\n\n", " "]))
 def test_nothing_is_lost_and_everything_is_bounded(rows: list[str], joint: str) -> None:
     """What chunks do not repeat is the whole body in its order; they are bounded, numbered from 0, and not empty."""
@@ -201,6 +202,7 @@ def test_nothing_is_lost_and_everything_is_bounded(rows: list[str], joint: str) 
     assert cut == chunk(body)
 
 
+@settings(max_examples=40)
 @given(st.text("ab.# \n\t\u00e4\u6f22\u3002!?|-`1", max_size=2_000))
 def test_any_text_is_cut(body: str) -> None:
     """No text breaks it, and all but white space survives in order."""
@@ -211,5 +213,5 @@ def test_any_text_is_cut(body: str) -> None:
 @pytest.mark.parametrize("junk", ["x", "a ", "~~~\n", "- a\n\n", "# a\n", " ", "`" * 15 + "\n", "A.\n===\n"])
 def test_long_junk_is_no_trap(junk: str) -> None:
     """Bodies without any structure, or with too much of it, take time in proportion to their length."""
-    body = junk * (20_000 // len(junk))
+    body = junk * (10_000 // len(junk))
     assert solid("".join(own(body))) == solid(body)
