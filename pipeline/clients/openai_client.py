@@ -48,8 +48,11 @@ def check_address(text: str) -> str:
         httpx2.URL(text)
         url = urlsplit(text)
         usable = url.scheme in {"http", "https"} and bool(url.hostname)
+        named = "@" in url.netloc
     except (httpx2.InvalidURL, ValueError):
-        usable = False
+        usable = named = False
+    if named:
+        raise ConfigurationError("OPENAI_BASE_URL holds a user or a password; what proves who we are is OPENAI_API_KEY")
     if not usable:
         raise ConfigurationError("OPENAI_BASE_URL must be an http or https address such as https://host/v1")
     return text

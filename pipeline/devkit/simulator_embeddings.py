@@ -97,7 +97,7 @@ class Embeddings:
             return error or parsed
         return (
             unknown_model(parsed.model, self._config)
-            or _too_long(parsed, self._config)
+            or too_long(parsed, self._config)
             or self._over_limit(parsed, running)
             or parsed
         )
@@ -188,7 +188,8 @@ def _dimensions(body: Mapping[str, Any]) -> int:
     return wanted
 
 
-def _too_long(request: EmbeddingRequest, config: SimulatorConfig) -> ApiError | None:
+def too_long(request: EmbeddingRequest, config: SimulatorConfig) -> ApiError | None:
+    """Check what a request holds against the limits of a text and of all; None where it may pass."""
     longest = max(map(tokens, request.texts))
     if longest > config.text_tokens:
         message = f"The model takes texts of {config.text_tokens} tokens; one has {longest}."

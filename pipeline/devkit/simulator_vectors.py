@@ -17,7 +17,7 @@ from pipeline.devkit.simulator_answer import stem, terms
 
 DIMENSIONS = 256
 
-_PART_WEIGHT = 0.35
+_PART_WEIGHT = 0.5
 _STOP_WORD = 0.1  # a text of nothing else still has a direction
 _WORD = re.compile(r"\w+")
 _SYNONYMS = (

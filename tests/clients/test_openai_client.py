@@ -17,6 +17,13 @@ def test_an_address_that_is_none_names_its_variable(address: str) -> None:
         check_address(address)
 
 
+def test_an_address_with_a_password_is_refused() -> None:
+    """The library cannot send both a key and a password; what is wrong is said without them."""
+    with pytest.raises(ConfigurationError, match="OPENAI_BASE_URL") as wrong:
+        check_address("https://user:geheim@models.example/v1")
+    assert "geheim" not in str(wrong.value)
+
+
 @pytest.mark.parametrize(
     "address,here",
     [
@@ -35,7 +42,7 @@ def test_what_is_on_this_machine(address: str, here: bool) -> None:
 @pytest.mark.parametrize(
     "address,host",
     [
-        ("https://user:secret@models.example/v1?key=secret", "models.example"),
+        ("https://models.example/v1?key=secret", "models.example"),
         ("http://127.0.0.1:8080/v1", "127.0.0.1:8080"),
     ],
 )
