@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import fields
+from functools import cached_property
 from typing import Any, get_type_hints
 
 from prometheus_client import REGISTRY
@@ -12,7 +13,7 @@ from prometheus_client import REGISTRY
 from pipeline.clients.measured_store import MeasuredStore
 from pipeline.clients.webhook import addresses, open_webhooks
 from pipeline.core.catalog import Catalog
-from pipeline.core.ports import ChatModel, Clock, PassageSearch, PassageStore, WebhookSender
+from pipeline.core.ports import ChatModel, Clock, Embedder, PassageSearch, PassageStore, WebhookSender
 from pipeline.core.stage import Handler, Stage
 from pipeline.settings import Configured
 from pipeline.telemetry.metrics import IndexMetrics, ModelMetrics
@@ -60,8 +61,25 @@ class World:
         environment = self._configured.environment
         key = environment.need("OPENAI_API_KEY", "the key of the model provider; any text where it wants none")
         return await self._stack.enter_async_context(
-            open_chat_model(environment.get("OPENAI_BASE_URL"), key, self._calls, self._clock, ModelMetrics(REGISTRY))
+            open_chat_model(environment.get("OPENAI_BASE_URL"), key, self._calls, self._clock, self._model_metrics)
         )
+
+    @cached_property
+    def _model_metrics(self) -> ModelMetrics:
+        return ModelMetrics(REGISTRY)
+
+    async def embedder(self) -> Embedder | None:
+        """Open what makes dense vectors, once; None where no model is set, so that the index has sparse ones only."""
+        model = self._configured.environment.get("EMBEDDING_MODEL")
+        if model is not None and "embedder" not in self._opened:
+            from pipeline.clients.embed import EmbeddingLimits, open_embedder  # noqa: PLC0415  # 0.7 s, where it is set
+
+            environment, limits = self._configured.environment, EmbeddingLimits()
+            key = environment.need("OPENAI_API_KEY", "the key of the model provider; any text where it wants none")
+            self._opened["embedder"] = await self._stack.enter_async_context(
+                open_embedder(environment.get("OPENAI_BASE_URL"), key, model, limits, self._clock, self._model_metrics)
+            )
+        return self._opened.get("embedder")
 
     async def _passages(self) -> PassageSearch:
         from pipeline.clients.qdrant import open_passages  # noqa: PLC0415  # 1.5 s that only two stages need

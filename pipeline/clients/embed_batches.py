@@ -3,11 +3,15 @@
 A text that several callers want at the same time is sent once. A request that fails fails those who have a text in it,
 and nobody else; where the provider refuses the texts of several callers, each caller's are sent by themselves, as the
 fault is in one of them. A caller that leaves takes its texts along, unless somebody else wants them.
+
+A caller whose texts fill many requests fails with the first that fails; what the others brought is paid for, so it is
+kept for when the caller comes again. Else a document larger than a rate limit would be paid for again and again.
 """
 
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, count, pairwise
@@ -29,7 +33,8 @@ class EmbeddingLimits:
     """What one request may hold, and how many may be in flight. Tokens are estimated.
 
     `wait` is how many seconds a text waits for others to share its request, `timeout` how many a request may take, and
-    `text_tokens` the longest text: of a longer one only the beginning is embedded.
+    `text_tokens` the longest text: of a longer one only the beginning is embedded. `kept` is how many vectors of calls
+    that failed in part are kept.
     """
 
     concurrency: int = 4
@@ -38,6 +43,7 @@ class EmbeddingLimits:
     text_tokens: int = 8_000
     wait: float = 0.02
     timeout: float = 60.0
+    kept: int = 4_096
 
     def __post_init__(self) -> None:
         """Raise ValueError for a limit that lets nothing through."""
@@ -84,6 +90,7 @@ class Gathered:
         self._wanted: dict[str, _Wanted] = {}
         self._waiting: dict[str, _Wanted] = {}
         self._tokens = 0
+        self._kept: dict[str, _Share] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._callers = count()
@@ -99,21 +106,21 @@ class Gathered:
         if not sent:
             return Embedding((), 0)
         me = next(self._callers)
-        mine = [self._want(text, me) for text in sent]
+        mine = [self._want(text, me) for text in dict.fromkeys(sent)]
         try:
-            await asyncio.wait({wanted.answer for wanted in mine})
+            await asyncio.wait([wanted.answer for wanted in mine])
         except asyncio.CancelledError:
             self._leave(mine, me)
+            self._keep(mine, me)
             raise
-        shares = []
-        for wanted in mine:
-            answer = wanted.answer.result()
+        answers = {wanted.text: wanted.answer.result() for wanted in mine}
+        shares = {text: answer for text, answer in answers.items() if isinstance(answer, _Share)}
+        for answer in answers.values():
             if isinstance(answer, BaseException):
+                self._keep(mine, me)
                 raise answer
-            shares.append(answer)
-        paid = {wanted.text: wanted.answer.result() for wanted in mine if wanted.payer == me}
-        tokens = sum(share.tokens for share in paid.values() if isinstance(share, _Share))
-        return Embedding([share.vector for share in shares], tokens)
+        tokens = sum(shares[wanted.text].tokens for wanted in mine if wanted.payer == me)
+        return Embedding([shares[text].vector for text in sent], tokens)
 
     async def close(self) -> None:
         """Give up what runs; callers that still wait get a Retry."""
@@ -131,9 +138,27 @@ class Gathered:
         if wanted is None:
             answer: asyncio.Future[_Share | BaseException] = asyncio.get_running_loop().create_future()
             wanted = _Wanted(text, estimate_tokens(text), answer, {caller})
-            self._queue(wanted)
+            if text in self._kept:
+                self._recall(wanted)
+            else:
+                self._queue(wanted)
         wanted.callers.add(caller)
         return wanted
+
+    def _recall(self, wanted: _Wanted) -> None:
+        kept = self._kept[wanted.text]
+        self._settle([wanted], _Share(list(kept.vector), kept.tokens))
+        # From now on it has been paid for.
+        self._kept[wanted.text] = _Share(kept.vector, 0)
+
+    def _keep(self, mine: Sequence[_Wanted], caller: int) -> None:
+        """Keep what a caller has paid for and will not get, in a sixth of the memory; the oldest goes first."""
+        for wanted in mine:
+            answer = wanted.answer.result() if wanted.answer.done() else None
+            if wanted.payer == caller and isinstance(answer, _Share):
+                self._kept[wanted.text] = _Share(array("f", answer.vector), answer.tokens)
+        while len(self._kept) > self._limits.kept:
+            del self._kept[next(iter(self._kept))]
 
     def _queue(self, wanted: _Wanted) -> None:
         if self._waiting and self._tokens + wanted.tokens > self._limits.tokens:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.virtual
 class Provider:
     """Answers after a second with vectors of one number, the text's length, and a token for each character.
 
-    It refuses requests with a text in `refused`, and breaks at those with one in `broken`.
+    It refuses requests with a text in `refused`, breaks at those with one in `broken`, and takes an hour for `slow`.
     """
 
     def __init__(self) -> None:
@@ -28,10 +28,11 @@ class Provider:
         self.finished = 0
         self.refused: set[str] = set()
         self.broken: set[str] = set()
+        self.slow: set[str] = set()
 
     async def __call__(self, texts: Sequence[str]) -> Embedding:
         self.requests.append(list(texts))
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(3_600.0 if self.slow & set(texts) else 1.0)
         self.finished += 1
         if self.refused & set(texts):
             raise TextRefused("the endpoint answered 400", code="http_400")
@@ -104,6 +105,45 @@ async def test_a_failing_request_fails_exactly_its_callers() -> None:
     )
     assert provider.requests == [["bad", "a"], ["b", "c"], ["d"]]
     assert [type(answer) for answer in answers] == [Retry, Retry, Embedding]
+
+
+async def test_what_a_failed_call_has_paid_for_is_kept() -> None:
+    """A large document that was stopped half way goes on where it was, and what it cost in all is told once."""
+    provider = Provider()
+    provider.broken = {"cccc"}
+    embedder = gathered(provider, texts=1, kept=2)
+    for _ in range(2):
+        with pytest.raises(Retry):
+            await embedder.embed(["aa", "bbb", "cccc"])
+    provider.broken.clear()
+    answer = await embedder.embed(["aa", "bbb", "cccc"])
+    assert provider.requests == [["aa"], ["bbb"], ["cccc"], ["cccc"], ["cccc"]]
+    assert (lengths(answer), answer.tokens) == ([2, 3, 4], 9)
+    assert (await embedder.embed(["aa"])).tokens == 0
+
+
+async def test_what_is_kept_is_bounded() -> None:
+    """The oldest is asked for anew; of a call that was answered, or left before it was, nothing is kept."""
+    provider = Provider()
+    provider.broken = {"bad"}
+    embedder = gathered(provider, texts=1, kept=1)
+    with pytest.raises(Retry):
+        await embedder.embed(["a", "b", "bad"])
+    await embedder.embed(["b", "c"])
+    await embedder.embed(["a", "c"])
+    assert provider.requests == [["a"], ["b"], ["bad"], ["c"], ["a"], ["c"]]
+
+
+async def test_a_caller_that_is_stopped_loses_nothing_it_paid_for() -> None:
+    """A deadline that passes while the last request runs does not make the first ones be in vain."""
+    provider = Provider()
+    provider.slow = {"late"}
+    embedder = gathered(provider, texts=1)
+    caller = asyncio.create_task(embedder.embed(["a", "late"]))
+    await asyncio.sleep(2.0)
+    await cancelled(caller)
+    assert (await embedder.embed(["a", "b"])).tokens == 2
+    assert provider.requests == [["a"], ["late"], ["b"]]
 
 
 async def test_a_refused_text_is_its_callers_alone() -> None:
