@@ -36,12 +36,16 @@ _WORDS, _LINES, _SENTENCE, _PARAGRAPH = range(4)
 
 
 class _Unit(NamedTuple):
-    """What is never cut: where it is in the text, how good a cut after it is, and whether it is a sentence of prose."""
+    """What is never cut: where it is in the text, how good a cut after it is, and whether it is a sentence of prose.
+
+    `head` is where the first lines of its table are, without which it says little.
+    """
 
     start: int
     end: int
     rank: int
     prose: bool
+    head: Span | None = None
 
 
 class _Text(NamedTuple):
@@ -57,7 +61,7 @@ def chunk(body: str) -> tuple[Chunk, ...]:
     """Cut `body` into chunks of at most `MAX_TOKENS`, numbered from 0, in order; nothing but white space is lost.
 
     A chunk is of one section. In front stands the path of headings over it, then the last sentences of the chunk
-    before if that is of the same section; both together are its `overlap`.
+    before if that is of the same section, or the head of the table that goes on; all this is its `overlap`.
     """
     text = _BLANKS.sub("\n\n", "\n".join(map(str.rstrip, body.split("\n")))).strip()
     parts = (part for section in sections(text) for part in _chunks(text, section))
@@ -83,7 +87,8 @@ def _after(whole: _Text, first: int, path: str, told: str) -> tuple[str, int]:
     """Put in front of a chunk what it repeats, so that the rest goes on exactly where the chunk before ends."""
     ended = whole.units[first - 1].end
     gap = whole.text[ended : whole.units[first].start]
-    said = whole.text[_repeated(whole, first) : ended]
+    head = whole.units[first].head
+    said = whole.text[head[0] : head[1]] if head else whole.text[_repeated(whole, first) : ended]
     if said:
         prefix = f"{path}\n\n{said}" if path else said
     elif path:
@@ -159,7 +164,19 @@ def _parts(text: str, block: Block) -> Iterator[_Unit]:
         for sentence in sentences(text, block.start, block.end):
             yield from _fitted(text, sentence, _SENTENCE, prose=True)
     else:
-        yield from _fitted(text, (block.start, block.end), _LINES, prose=False)
+        head = _head(text, block) if block.kind is Kind.TABLE else None
+        for unit in _fitted(text, (block.start, block.end), _LINES, prose=False):
+            yield unit._replace(head=head) if head and unit.start > head[1] else unit
+
+
+def _head(text: str, block: Block) -> Span | None:
+    """Find the names of a table's columns, and the rule below them: its first two lines, if they are short enough."""
+    first = text.find("\n", block.start, block.end)
+    end = text.find("\n", first + 1, block.end)
+    short = 0 <= end <= block.start + OVERLAP_TOKENS * CHARACTERS_PER_TOKEN
+    head = text[block.start : end]
+    ruled = set(head[first - block.start :]) <= set("|:- \t\n")
+    return (block.start, end) if short and ruled and estimate_tokens(head) <= OVERLAP_TOKENS else None
 
 
 def _fitted(text: str, span: Span, rank: int, *, prose: bool) -> Iterator[_Unit]:
@@ -176,10 +193,14 @@ def _fitted(text: str, span: Span, rank: int, *, prose: bool) -> Iterator[_Unit]
 
 
 def _fits(text: str, span: Span) -> bool:
-    return estimate_tokens(text[span[0] : span[1]]) <= _UNIT_TOKENS
+    start, end = span
+    # A character is a token at most.
+    return end - start <= _UNIT_TOKENS or estimate_tokens(text[start:end]) <= _UNIT_TOKENS
 
 
 def _measured(text: str, units: Sequence[_Unit]) -> _Text:
+    if text.isascii():
+        return _Text(text, units, [unit.start for unit in units], [unit.end for unit in units])
     edges = [edge for unit in units for edge in (unit.start, unit.end)]
     weights = (_weight(text[before:after]) for before, after in pairwise(edges))
     places = list(accumulate(weights, initial=0))

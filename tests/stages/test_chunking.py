@@ -154,6 +154,19 @@ def test_large_tables_are_cut_between_lines() -> None:
     assert [line for text in cut for line in text.split("\n")] == rows
 
 
+def test_the_head_of_a_table_stands_over_all_its_chunks() -> None:
+    """The names of its columns are repeated below the headings, so that rows further down say what they are."""
+    rows = [f"| bolt {place} | {place} mm long |" for place in range(150)]
+    head = "| part | size |\n|---|---|"
+    body = "# Bolts\n\n" + head + "\n" + "\n".join(rows)
+    pieces = chunk(body)
+    assert len(pieces) > 3
+    assert all(piece.text.startswith(f"Bolts\n\n{head}\n| bolt") for piece in pieces[1:])
+    assert "".join(piece.text[piece.overlap :] for piece in pieces) == body
+    assert {piece.overlap for piece in chunk("\n".join(rows))} == {0}
+    assert {piece.overlap for piece in chunk("\n".join(["|" + "long name " * 20 + "|", "|---|", *rows]))} == {0}
+
+
 def test_text_without_ends_is_cut_between_words_and_then_within() -> None:
     """Text without punctuation, a base64 blob and a script without spaces are bounded, too."""
     spoken = [f"word{number}" for number in range(1_000)]
