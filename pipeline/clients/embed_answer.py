@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from base64 import b64decode
+from binascii import a2b_base64
 from collections.abc import Sequence
 from struct import unpack
 from typing import Any, NamedTuple
@@ -62,9 +62,7 @@ def _ordered(data: Sequence[Any]) -> list[Any]:
 
 def _vector(item: Any, place: int) -> Sequence[float]:
     told = item.get("embedding") if isinstance(item, dict) else None
-    numbers = _decoded(told, place) if isinstance(told, str) else told
-    if not isinstance(numbers, (list, tuple)) or not {type(number) for number in numbers} <= {float, int}:
-        raise BadAnswer(f"vector {place} is no list of numbers")
+    numbers = _decoded(told, place) if isinstance(told, str) else _listed(told, place)
     if not numbers:
         raise BadAnswer(f"vector {place} is empty")
     try:
@@ -79,9 +77,16 @@ def _vector(item: Any, place: int) -> Sequence[float]:
     return numbers
 
 
+def _listed(told: Any, place: int) -> Sequence[float]:
+    # bool is an int to isinstance, so the types themselves are looked at.
+    if not isinstance(told, list) or not set(map(type, told)) <= {float, int}:
+        raise BadAnswer(f"vector {place} is no list of numbers")
+    return told
+
+
 def _decoded(text: str, place: int) -> tuple[float, ...]:
     try:
-        raw = b64decode(text, validate=True)
+        raw = a2b_base64(text, strict_mode=True)
     except ValueError:
         raise BadAnswer(f"vector {place} is text that is not base64") from None
     if len(raw) % 4:
