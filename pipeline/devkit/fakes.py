@@ -154,6 +154,25 @@ class FakeIndex:
             raise self.troubles.popleft()
 
 
+class FakeWebhooks:
+    """A sender whose messages stay in `posted`; it knows the endpoints it is given."""
+
+    def __init__(self, endpoints: Collection[str] = ("default",)) -> None:
+        """Know `endpoints`."""
+        self.posted: list[WebhookMessage] = []
+        self.troubles: deque[Outcome] = deque()
+        self._endpoints = frozenset(endpoints)
+
+    async def post(self, message: WebhookMessage) -> int:
+        """Keep a message; see the port."""
+        if message.endpoint not in self._endpoints:
+            raise Fail(f"there is no webhook endpoint {message.endpoint!r}", code="no_endpoint")
+        if self.troubles:
+            raise self.troubles.popleft()
+        self.posted.append(message)
+        return 204
+
+
 class FakeEmbedder:
     """An embedder whose vectors bring texts about the same near each other. `texts` is what it was asked, in order."""
 
@@ -178,25 +197,6 @@ class FakeEmbedder:
         self.texts += texts
         vectors = [vector(text, self._dimensions) for text in texts]
         return Embedding(vectors, sum(map(estimate_tokens, texts)))
-
-
-class FakeWebhooks:
-    """A sender whose messages stay in `posted`; it knows the endpoints it is given."""
-
-    def __init__(self, endpoints: Collection[str] = ("default",)) -> None:
-        """Know `endpoints`."""
-        self.posted: list[WebhookMessage] = []
-        self.troubles: deque[Outcome] = deque()
-        self._endpoints = frozenset(endpoints)
-
-    async def post(self, message: WebhookMessage) -> int:
-        """Keep a message; see the port."""
-        if message.endpoint not in self._endpoints:
-            raise Fail(f"there is no webhook endpoint {message.endpoint!r}", code="no_endpoint")
-        if self.troubles:
-            raise self.troubles.popleft()
-        self.posted.append(message)
-        return 204
 
 
 def _passage(document: Document, chunk: Chunk, score: int) -> Passage:

@@ -8,12 +8,10 @@ from dataclasses import replace
 
 from pipeline.core.errors import Defer, Fail, Outcome, Reject, Retry
 from pipeline.core.ports import Search
-from pipeline.devkit.fakes import FakeEmbedder, FakeIndex, FakeModel, FakeWebhooks, plain_answer
+from pipeline.devkit.fakes import FakeIndex, FakeModel, FakeWebhooks, plain_answer
 from tests.contracts import chat_model_contract as chat
-from tests.contracts import embedder_contract as embedding
 from tests.contracts import webhook_sender_contract as hooks
 from tests.contracts.chat_model_contract import CALL, ChatModelContract
-from tests.contracts.embedder_contract import EmbedderContract
 from tests.contracts.passage_index_contract import Index, PassageIndexContract
 from tests.contracts.webhook_sender_contract import WebhookSenderContract
 
@@ -53,31 +51,6 @@ class TestFakeModel(ChatModelContract):
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[chat.Provider]:
         yield _Provider()
-
-
-class _Vectors:
-    def __init__(self) -> None:
-        self.embedder = FakeEmbedder()
-
-    def trouble(self, kind: embedding.Trouble) -> None:
-        raised: dict[embedding.Trouble, Outcome] = {
-            "rate_limit": Defer("slow down", until=NOW + embedding.WAIT),
-            "server_error": Retry("500"),
-            "bad_answer": Retry("NaN"),
-            "refused": Reject("400"),
-        }
-        self.embedder.troubles.append(raised[kind])
-
-    def now(self) -> float:
-        return NOW
-
-
-class TestFakeEmbedder(EmbedderContract):
-    """The fake embedder keeps the port's contract."""
-
-    @asynccontextmanager
-    async def opened(self) -> AsyncIterator[embedding.Vectors]:
-        yield _Vectors()
 
 
 class TestFakeIndex(PassageIndexContract):
