@@ -178,7 +178,9 @@ class Gathered:
             if wanted.request is None:
                 self._tokens -= wanted.tokens if self._waiting.pop(wanted.text, None) else 0
                 self._settle([wanted], Retry("nobody waits for it"))
-            elif wanted.request.task and not any(one.callers for one in wanted.request.wanted):
+            elif wanted.request.task and not any(
+                one.callers and not one.answer.done() for one in wanted.request.wanted
+            ):
                 # Whoever wants one of its texts from now on sends it anew.
                 self._settle(wanted.request.wanted, Retry("nobody waits for it"))
                 wanted.request.task.cancel()

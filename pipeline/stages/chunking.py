@@ -11,12 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, takewhile
 from typing import NamedTuple
 
 from pipeline.core.limits import CHARACTERS_PER_TOKEN, estimate_tokens
 from pipeline.core.ports import Chunk
-from pipeline.stages.outline import Block, Kind, Section, sections
+from pipeline.stages.outline import Block, Kind, Section, is_rule, sections
 from pipeline.stages.sentences import Span, lines, sentences, words
 
 MAX_TOKENS = 400
@@ -126,17 +126,13 @@ def _cut(whole: _Text, first: int) -> int:
         return len(whole.units) - 1
     # Nothing tiny is left over at the end of a section.
     most = min(OWN_TOKENS, rest // CHARACTERS_PER_TOKEN - LEAST_TOKENS // 2) * CHARACTERS_PER_TOKEN
-    best, last = first, first
-    score: tuple[int, bytes] | None = None
-    while last < len(whole.units) and whole.ends[last] - begin <= most:
-        if whole.ends[last] - begin >= LEAST_TOKENS * CHARACTERS_PER_TOKEN:
-            rank = whole.units[last].rank
-            if score is None or rank >= -score[0]:
-                here = (-rank, _hash(whole, last))
-                best, score = (last, here) if score is None or here < score else (best, score)
-        elif score is None:
+    best, score = first, (1, b"")
+    for last in takewhile(lambda unit: whole.ends[unit] - begin <= most, range(first, len(whole.units))):
+        rank = -whole.units[last].rank
+        if whole.ends[last] - begin < LEAST_TOKENS * CHARACTERS_PER_TOKEN:
             best = last
-        last += 1
+        elif rank <= score[0] and (here := (rank, _hash(whole, last))) < score:
+            best, score = last, here
     return best
 
 
@@ -175,8 +171,8 @@ def _head(text: str, block: Block) -> Span | None:
     end = text.find("\n", first + 1, block.end)
     short = 0 <= end <= block.start + OVERLAP_TOKENS * CHARACTERS_PER_TOKEN
     head = text[block.start : end]
-    ruled = set(head[first - block.start :]) <= set("|:- \t\n")
-    return (block.start, end) if short and ruled and estimate_tokens(head) <= OVERLAP_TOKENS else None
+    ruled = short and is_rule(text[first + 1 : end])
+    return (block.start, end) if ruled and estimate_tokens(head) <= OVERLAP_TOKENS else None
 
 
 def _fitted(text: str, span: Span, rank: int, *, prose: bool) -> Iterator[_Unit]:

@@ -53,7 +53,6 @@ _UNDERLINE = re.compile(r" {0,3}(=+|-{3,})\Z")
 _FENCE = re.compile(r" {0,3}(`{3,16}|~{3,16})(?![`~])([^`\n]*)\Z")
 _NUMBER = re.compile(r"(\d{1,2}(?:\.\d{1,2}){0,4})\.?[ \t]+(\S.*)")
 _ITEM = re.compile(r"[ \t]*(?:[-*+\u2022]|\d{1,3}[.)])[ \t]+\S")
-_RULE = re.compile(r"[ \t]*\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-*:?[ \t]*)*\Z")
 
 
 def sections(text: str) -> Iterator[Section]:
@@ -172,11 +171,15 @@ def _run(text: str, rows: Sequence[Span]) -> Iterator[Block]:
 
 
 def _kind(text: str, rows: Sequence[Span]) -> Kind:
-    if len(rows) > 1 and all("|" in text[start:end] for start, end in rows):
-        ruled = _RULE.match(text, *rows[1]) is not None
-        if ruled or all(text[start:end].lstrip().startswith("|") for start, end in rows):
-            return Kind.TABLE
+    barred = len(rows) > 1 and all("|" in text[start:end] for start, end in rows)
+    if barred and (is_rule(text[slice(*rows[1])]) or all(text[slice(*row)].lstrip().startswith("|") for row in rows)):
+        return Kind.TABLE
     return Kind.LIST if _ITEM.match(text, *rows[0]) else Kind.PROSE
+
+
+def is_rule(line: str) -> bool:
+    """Whether a line is what stands in a table between the names of the columns and the rows."""
+    return "-" in line and set(line) <= set("|:- \t")
 
 
 def _block(kind: Kind, text: str, start: int, end: int, level: int = 0, title: str = "") -> Iterator[Block]:

@@ -199,6 +199,33 @@ async def test_a_request_that_nobody_waits_for_is_given_up() -> None:
     assert (len(provider.requests), provider.finished) == (2, 1)
 
 
+async def test_what_nobody_waits_for_any_more_is_not_sent() -> None:
+    """A caller that leaves within the 20 ms has cost nothing."""
+    provider = Provider()
+    embedder = gathered(provider)
+    caller = asyncio.create_task(embedder.embed(["a"]))
+    await asyncio.sleep(0.01)
+    await cancelled(caller)
+    await asyncio.sleep(1.0)
+    assert provider.requests == []
+
+
+async def test_the_last_one_who_leaves_does_not_undo_what_others_were_told() -> None:
+    """Of a refused request each caller has an end of its own; what is left of it is given up with its last caller."""
+    provider = Provider()
+    provider.refused = {"bad"}
+    embedder = gathered(provider)
+    callers = [asyncio.create_task(embedder.embed([text])) for text in ("a", "bad", "late")]
+    await asyncio.sleep(0.5)
+    provider.slow = {"late"}
+    await asyncio.sleep(2.0)
+    await cancelled(callers.pop())
+    provider.slow.clear()
+    ends = await asyncio.gather(*callers, return_exceptions=True)
+    assert [type(end) for end in ends] == [Embedding, Reject]
+    assert lengths(await embedder.embed(["late"])) == [4]
+
+
 async def test_those_who_left_are_not_asked_for_again() -> None:
     """A refused request is repeated for those alone who still wait."""
     provider = Provider()

