@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import fields
+from functools import cached_property
 from typing import Any, get_type_hints
 
 from prometheus_client import REGISTRY
@@ -16,7 +17,7 @@ from pipeline.clients.measured_store import MeasuredStore
 from pipeline.clients.passage_freshness import SettledFreshness
 from pipeline.clients.webhook import addresses, open_webhooks
 from pipeline.core.catalog import Catalog
-from pipeline.core.ports import ChatModel, Clock, Freshness, PassageSearch, PassageStore, WebhookSender
+from pipeline.core.ports import ChatModel, Clock, Embedder, Freshness, PassageSearch, PassageStore, WebhookSender
 from pipeline.core.stage import Handler, Stage
 from pipeline.runtime.plan import plan
 from pipeline.settings import Configured
@@ -58,6 +59,10 @@ class World:
             self._opened[name] = await opener()
         return self._opened[name]
 
+    async def passages(self) -> Any:
+        """Open the index as what it is, which does more than the ports tell; its class takes 1.5 s to import."""
+        return await self._open(PassageSearch)
+
     async def _catalog(self) -> Catalog:
         return self._known
 
@@ -67,8 +72,25 @@ class World:
         environment = self._configured.environment
         key = environment.need("OPENAI_API_KEY", "the key of the model provider; any text where it wants none")
         return await self._stack.enter_async_context(
-            open_chat_model(environment.get("OPENAI_BASE_URL"), key, self._calls, self._clock, ModelMetrics(REGISTRY))
+            open_chat_model(environment.get("OPENAI_BASE_URL"), key, self._calls, self._clock, self._model_metrics)
         )
+
+    @cached_property
+    def _model_metrics(self) -> ModelMetrics:
+        return ModelMetrics(REGISTRY)
+
+    async def embedder(self) -> Embedder | None:
+        """Open what makes dense vectors, once; None where no model is set, so that the index has sparse ones only."""
+        model = self._configured.environment.get("EMBEDDING_MODEL")
+        if model is not None and "embedder" not in self._opened:
+            from pipeline.clients.embed import EmbeddingLimits, open_embedder  # noqa: PLC0415  # 0.7 s, where it is set
+
+            environment, limits = self._configured.environment, EmbeddingLimits()
+            key = environment.need("OPENAI_API_KEY", "the key of the model provider; any text where it wants none")
+            self._opened["embedder"] = await self._stack.enter_async_context(
+                open_embedder(environment.get("OPENAI_BASE_URL"), key, model, limits, self._clock, self._model_metrics)
+            )
+        return self._opened.get("embedder")
 
     async def _passages(self) -> PassageSearch:
         from pipeline.clients.qdrant import open_passages  # noqa: PLC0415  # 1.5 s that only two stages need
@@ -81,6 +103,7 @@ class World:
                 environment.get("QDRANT_API_KEY"),
                 f"{self._configured.settings.topic_prefix}-passages",
                 self._clock,
+                await self.embedder(),
             )
         )
 

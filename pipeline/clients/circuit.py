@@ -6,11 +6,15 @@ deferred without being made. When its time is over, one call every `PROBE_SECOND
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from pipeline.clients.llm_failures import DOWN, HOLDING
 from pipeline.core.errors import Defer, Retry
 from pipeline.core.ports import ChatAnswer, ChatCall, ChatModel, Clock
+
+T = TypeVar("T")
 
 TRIPS = 10
 """Failures in a row that mean that the provider is down."""
@@ -65,23 +69,22 @@ class Circuit:
         return Circuit(self.failures, since, max(self.until, until), reason)
 
 
-class GuardedModel:
-    """A chat model behind a circuit breaker."""
+class Breaker:
+    """A circuit breaker for calls of any kind, all of one provider."""
 
-    def __init__(self, model: ChatModel, clock: Clock) -> None:
-        """Guard `model`; the circuit is closed."""
-        self._model = model
+    def __init__(self, clock: Clock) -> None:
+        """Start with a closed circuit."""
         self._clock = clock
         self._circuit = Circuit()
 
-    async def complete(self, call: ChatCall) -> ChatAnswer:
-        """Make one call, or raise Defer where the provider is held; else raises what the model raises."""
+    async def run(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Make one call, or raise Defer where the provider is held; else raises what the call raises."""
         probing = self._circuit.tripped
         self._circuit, refused = self._circuit.ask(self._clock())
         if refused:
             raise refused
         try:
-            answer = await self._model.complete(call)
+            answer = await call()
         except Defer as deferred:
             if deferred.code in HOLDING:
                 self._circuit = self._circuit.hold(self._clock(), deferred.until, deferred.reason)
@@ -98,3 +101,16 @@ class GuardedModel:
         if self._circuit.tripped and not probing:
             # An outage is nobody's attempt. A probe's failure still is: its request may be what breaks the provider.
             raise self._circuit.refusal() from failed
+
+
+class GuardedModel:
+    """A chat model behind a circuit breaker."""
+
+    def __init__(self, model: ChatModel, clock: Clock) -> None:
+        """Guard `model`; the circuit is closed."""
+        self._model = model
+        self._breaker = Breaker(clock)
+
+    async def complete(self, call: ChatCall) -> ChatAnswer:
+        """Make one call, or raise Defer where the provider is held; else raises what the model raises."""
+        return await self._breaker.run(lambda: self._model.complete(call))

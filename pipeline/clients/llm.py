@@ -9,27 +9,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from ipaddress import ip_address
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 import httpx2
-from openai import APIStatusError, AsyncOpenAI, DefaultAioHttpClient, OpenAIError
+from openai import APIStatusError, AsyncOpenAI, OpenAIError
 
 from pipeline.clients.circuit import GuardedModel
 from pipeline.clients.limiter import LimitedModel
 from pipeline.clients.llm_answer import read_answer
-from pipeline.clients.llm_failures import outcome_for, unanswered
+from pipeline.clients.llm_failures import Provider, outcome_for, unanswered
 from pipeline.clients.measured import MeasuredModel
-from pipeline.core.errors import ConfigurationError
+from pipeline.clients.openai_client import CONNECT_SECONDS, open_client
 from pipeline.core.ports import ChatAnswer, ChatCall, ChatModel, Clock
 from pipeline.telemetry.metrics import ModelMetrics
-
-OPENAI = "https://api.openai.com/v1"
-"""Where OPENAI_BASE_URL points when it is not set."""
-CONNECT_SECONDS = 30.0
-"""A burst of new connections starves the loop for seconds; that is no reason to fail calls."""
 
 
 class OpenAIModel:
@@ -39,6 +32,7 @@ class OpenAIModel:
         """Use `client`, whose own retries must be off."""
         self._client = client
         self._clock = clock
+        self._provider = Provider(secret=client.api_key)
 
     async def complete(self, call: ChatCall) -> ChatAnswer:
         """Make one call; see the port. The provider sees `request_id` as client request id and idempotency key."""
@@ -47,11 +41,10 @@ class OpenAIModel:
             async with asyncio.timeout(call.timeout):
                 response = await self._post(call)
         except APIStatusError as error:
-            answered = error.response
-            secret = self._client.api_key
-            raise outcome_for(answered.status_code, answered.headers, answered.content, self._clock(), secret) from None
+            told = error.response
+            raise outcome_for(told.status_code, told.headers, told.content, self._clock(), self._provider) from None
         except (OpenAIError, httpx2.HTTPError, aiohttp.ClientError, OSError) as error:
-            raise unanswered(error, call.timeout, self._client.api_key) from error
+            raise unanswered(error, call.timeout, self._provider) from error
         latency = asyncio.get_running_loop().time() - began
         return read_answer(response.content, response.headers, call, latency)
 
@@ -86,41 +79,8 @@ async def open_chat_model(
 
     Raises ConfigurationError that names the variable where address or key cannot be used. Does not connect yet.
     """
-    address = check_address(base_url or OPENAI)
-    if not api_key.strip() or not api_key.isprintable():
-        raise ConfigurationError("OPENAI_API_KEY is empty or holds control characters; set it to the provider's key")
-    # Numbers, as None would silently mean 100 on this transport; a few more than calls, for connections that close.
-    limits = httpx2.Limits(max_connections=concurrency + 16, max_keepalive_connections=concurrency + 16)
-    http = DefaultAioHttpClient(
-        limits=limits,
-        timeout=httpx2.Timeout(600.0, connect=CONNECT_SECONDS),
-        follow_redirects=False,
-        trust_env=not is_loopback(address),
-    )
-    async with AsyncOpenAI(api_key=api_key, base_url=address, max_retries=0, http_client=http) as client:
+    async with open_client(base_url, api_key, concurrency) as client:
         model: ChatModel = OpenAIModel(client, clock)
         if metrics is not None:
             model = MeasuredModel(model, metrics)
         yield LimitedModel(GuardedModel(model, clock), concurrency, clock)
-
-
-def check_address(text: str) -> str:
-    """Return a base address that is fit for use. Raises ConfigurationError otherwise."""
-    try:
-        httpx2.URL(text)
-        url = urlsplit(text)
-        usable = url.scheme in {"http", "https"} and bool(url.hostname)
-    except (httpx2.InvalidURL, ValueError):
-        usable = False
-    if not usable:
-        raise ConfigurationError("OPENAI_BASE_URL must be an http or https address such as https://host/v1")
-    return text
-
-
-def is_loopback(address: str) -> bool:
-    """Whether the address is on this machine, which no proxy can reach for us."""
-    host = httpx2.URL(address).host
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pipeline.clients.redact import redact
@@ -39,11 +40,25 @@ class _Error(NamedTuple):
     message: str
 
 
-def outcome_for(status: int, headers: Mapping[str, str], body: bytes, now: float, secret: str = "") -> Outcome:
-    """Say what a refused call comes to. `headers` is read by lower-case names; `secret` never shows in the reason."""
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """Whom a call was made of: its name in reasons, the secret that never shows there, and whether its words may."""
+
+    name: str = "the provider"
+    secret: str = field(default="", repr=False)
+    quoted: bool = True
+
+
+PROVIDER = Provider()
+
+
+def outcome_for(
+    status: int, headers: Mapping[str, str], body: bytes, now: float, provider: Provider = PROVIDER
+) -> Outcome:
+    """Say what a refused call comes to. `headers` is read by lower-case names."""
     error = _read(body)
-    told = redact(f"{error.code or error.kind}: {error.message}".strip(": "), secret)
-    reason = f"the provider answered {status}" + (f" ({told})" if told else "")
+    told = redact(_told(error, quoted=provider.quoted), provider.secret)
+    reason = f"{provider.name} answered {status}" + (f" ({told})" if told else "")
     if status in {401, 403}:
         return Defer(f"{reason}; check OPENAI_API_KEY and what it may use", until=now + HOLD_SECONDS, code=KEY)
     if status == 429:
@@ -53,19 +68,21 @@ def outcome_for(status: int, headers: Mapping[str, str], body: bytes, now: float
     return Reject(reason, code=_label(error, status))
 
 
-def unanswered(error: BaseException, seconds: float, secret: str = "") -> Retry:
+def unanswered(error: BaseException, seconds: float, provider: Provider = PROVIDER) -> Retry:
     """Say why a call that had `seconds` got no answer: its time was over, or there was no connection or it broke."""
     # The libraries wrap each other's errors, and call a refused connection a time-out; the innermost one knows.
     while error.__cause__ is not None and not isinstance(error, TimeoutError):
         error = error.__cause__
     if isinstance(error, TimeoutError):
-        return Retry(f"the provider gave no answer within {seconds:.3g} s", code=TIMEOUT)
-    return Retry(redact(f"no connection to the provider: {type(error).__name__} {error}", secret), code=CONNECTION)
+        return Retry(f"{provider.name} gave no answer within {seconds:.3g} s", code=TIMEOUT)
+    return Retry(
+        redact(f"no connection to {provider.name}: {type(error).__name__} {error}", provider.secret), code=CONNECTION
+    )
 
 
-def unreadable(problem: str) -> Retry:
-    """Say that a 200 holds no completion, as a proxy's page does."""
-    return Retry(f"the provider's answer cannot be read: {problem}", code=UNREADABLE)
+def unreadable(problem: str, provider: Provider = PROVIDER) -> Retry:
+    """Say that a 200 does not hold what was asked for, as a proxy's page does not."""
+    return Retry(f"{provider.name}'s answer cannot be read: {problem}", code=UNREADABLE)
 
 
 def _too_many(reason: str, error: _Error, headers: Mapping[str, str], now: float) -> Defer:
@@ -76,6 +93,13 @@ def _too_many(reason: str, error: _Error, headers: Mapping[str, str], now: float
     if wait is None:
         wait = rate_reset(headers)
     return Defer(reason, until=now + (PACE_SECONDS if wait is None else wait), code=RATE)
+
+
+def _told(error: _Error, *, quoted: bool) -> str:
+    if quoted:
+        return f"{error.code or error.kind}: {error.message}".strip(": ")
+    # A code is a word. What is longer may hold what was sent.
+    return next((word[:64] for word in (error.code, error.kind) if word.replace("_", "").isalnum()), "")
 
 
 def _label(error: _Error, status: int) -> str:

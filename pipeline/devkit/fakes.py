@@ -10,11 +10,12 @@ import re
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from pipeline.core.errors import Fail, Outcome
+from pipeline.core.errors import Fail, Outcome, Reject
 from pipeline.core.limits import estimate_tokens
 from pipeline.core.passages import Texts, diverse, fitting, widened
 from pipeline.core.payloads import Document, Passage
-from pipeline.core.ports import ChatAnswer, ChatCall, Chunk, Indexed, Search, WebhookMessage
+from pipeline.core.ports import ChatAnswer, ChatCall, Chunk, Embedding, Indexed, Search, WebhookMessage
+from pipeline.devkit.simulator_vectors import vector
 
 _WORD = re.compile(r"\w+")
 
@@ -209,6 +210,32 @@ class FakeWebhooks:
             raise self.troubles.popleft()
         self.posted.append(message)
         return 204
+
+
+class FakeEmbedder:
+    """An embedder whose vectors bring texts about the same near each other. `texts` is what it was asked, in order."""
+
+    def __init__(self, model: str = "fake-embedder", dimensions: int = 64) -> None:
+        """Call itself `model`, and make vectors of `dimensions` numbers."""
+        self.texts: list[str] = []
+        self.troubles: deque[Outcome] = deque()
+        self._model = model
+        self._dimensions = dimensions
+
+    @property
+    def model(self) -> str:
+        """The model's name; see the port."""
+        return self._model
+
+    async def embed(self, texts: Sequence[str]) -> Embedding:
+        """Embed some texts; see the port."""
+        if not all(map(str.strip, texts)):
+            raise Reject("a text to embed is empty", code="empty_text")
+        if texts and self.troubles:
+            raise self.troubles.popleft()
+        self.texts += texts
+        vectors = [vector(text, self._dimensions) for text in texts]
+        return Embedding(vectors, sum(map(estimate_tokens, texts)))
 
 
 def _passage(document: Document, chunk: Chunk, score: int) -> Passage:

@@ -3,7 +3,8 @@
 It checks requests, counts tokens, limits rates and fails on demand as a provider does, so that the pipeline's client
 code meets here what it will meet outside. Nothing in it knows the pipeline.
 
-Besides `/v1/chat/completions` and `/v1/models` it serves `GET /journal` and `GET /journal/events` (JSON lines),
+Besides `/v1/chat/completions`, `/v1/embeddings` and `/v1/models` it serves, as JSON lines, `GET /journal`,
+`/journal/events`, `/journal/embeddings` (calls) and `/journal/texts` (which texts were embedded how often), then
 `POST /journal/reset`, and `GET`, `POST` (one fault or a list) and `DELETE /faults`.
 """
 
@@ -20,8 +21,10 @@ from pipeline.devkit.listen import listening
 from pipeline.devkit.ports import HOST
 from pipeline.devkit.simulator_chat import Chat, unauthorized
 from pipeline.devkit.simulator_config import Latency, SimulatorClock, SimulatorConfig
+from pipeline.devkit.simulator_embeddings import Embeddings
 from pipeline.devkit.simulator_faults import Fault, FaultKind, FaultPlan, RetryAfterForm
 from pipeline.devkit.simulator_journal import Call, CallEvent, Journal, overlapping_keys, share_of_time
+from pipeline.devkit.simulator_texts import Texts
 from pipeline.devkit.simulator_wire import model_list
 
 __all__ = [
@@ -46,11 +49,16 @@ _FAULTS: TypeAdapter[Fault | list[Fault]] = TypeAdapter(Fault | list[Fault])
 
 
 class Simulator:
-    """A running simulator: its address for clients (`base_url`, ends with `/v1`), its journal and its faults."""
+    """A running simulator: its address for clients (`base_url`, ends with `/v1`), its journal and its faults.
+
+    `journal` is of chat calls; those that embed are in `embeddings`, and what they embedded is in `texts`.
+    """
 
     def __init__(self, config: SimulatorConfig, clock: SimulatorClock) -> None:
         self.base_url = ""
         self.journal = Journal(config.journal_capacity)
+        self.embeddings = Journal(config.journal_capacity)
+        self.texts = Texts(config.journal_capacity)
         self.faults = FaultPlan()
         self._config = config
         self._clock = clock
@@ -59,9 +67,13 @@ class Simulator:
         """The routes."""
         app = web.Application(client_max_size=_MAX_BODY_BYTES)
         app.router.add_post("/v1/chat/completions", Chat(self._config, self._clock, self.journal, self.faults).handle)
+        embeddings = Embeddings(self._config, self._clock, self.embeddings, self.texts, self.faults)
+        app.router.add_post("/v1/embeddings", embeddings.handle)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/journal", self._calls)
         app.router.add_get("/journal/events", self._events)
+        app.router.add_get("/journal/embeddings", self._embedded)
+        app.router.add_get("/journal/texts", self._texts)
         app.router.add_post("/journal/reset", self._reset)
         app.router.add_get("/faults", self._list_faults)
         app.router.add_post("/faults", self._add_faults)
@@ -81,8 +93,16 @@ class Simulator:
     async def _events(self, _http: web.Request) -> web.Response:
         return _json_lines(asdict(event) for event in self.journal.events)
 
+    async def _embedded(self, _http: web.Request) -> web.Response:
+        return _json_lines(call.record() for call in self.embeddings.calls)
+
+    async def _texts(self, _http: web.Request) -> web.Response:
+        return _json_lines(self.texts.rows())
+
     async def _reset(self, _http: web.Request) -> web.Response:
         self.journal.reset()
+        self.embeddings.reset()
+        self.texts.reset()
         return web.Response(status=204)
 
     async def _list_faults(self, _http: web.Request) -> web.Response:

@@ -10,7 +10,7 @@ from pipeline.devkit.simulator_config import SimulatorClock, SimulatorConfig
 from pipeline.devkit.simulator_faults import Fault, FaultPlan, error_of
 from pipeline.devkit.simulator_journal import Asked, Journal, RunningCall
 from pipeline.devkit.simulator_rates import Rates
-from pipeline.devkit.simulator_reply import make_reply, send_body, send_stream, stream_events
+from pipeline.devkit.simulator_reply import make_reply, provider_headers, send_body, send_stream, stream_events
 from pipeline.devkit.simulator_request import ChatRequest, RequestRefused, input_hash, parse_request
 from pipeline.devkit.simulator_wire import ApiError, Completion, Usage
 
@@ -88,22 +88,17 @@ class Chat:
 
     def _over_limit(self, request: ChatRequest, running: RunningCall) -> ApiError | None:
         if self._config.capacity is not None and running.in_flight > self._config.capacity:
-            return _slow_down("requests", f"More than {self._config.capacity} calls at once.", 1.0)
+            return slow_down("requests", f"More than {self._config.capacity} calls at once.", 1.0)
         wanted = request.prompt_tokens + (request.limit or 0)
         self._rates, wait = self._rates.take(wanted, self._clock.monotonic())
-        return _slow_down("tokens", "The rate limit of this minute is reached.", wait) if wait else None
+        return slow_down("tokens", "The rate limit of this minute is reached.", wait) if wait else None
 
     def _refuse(self, error: ApiError, running: RunningCall, outcome: str) -> tuple[web.StreamResponse, _Ending]:
         headers = {**self._headers(running), **error.headers}
         return web.json_response(error.body(), status=error.status, headers=headers), _Ending(error.status, outcome)
 
     def _headers(self, running: RunningCall) -> dict[str, str]:
-        taken = self._clock.monotonic() - running.started
-        return {
-            "x-request-id": f"req_{uuid4().hex}",
-            "openai-processing-ms": str(round(taken * 1000)),
-            **self._rates.headers(),
-        }
+        return provider_headers(self._clock.monotonic() - running.started, self._rates)
 
     def _first_byte(self, running: RunningCall) -> float:
         return self._config.latency.first(running.index)
@@ -118,6 +113,14 @@ def unauthorized(authorization: str | None, api_key: str | None) -> ApiError | N
     if api_key is None or authorization == f"Bearer {api_key}":
         return None
     return ApiError(401, "invalid_request_error", "invalid_api_key", "The API key is missing or wrong.")
+
+
+def unknown_model(model: str, config: SimulatorConfig) -> ApiError | None:
+    """Check a model's name; None when it is known or any is."""
+    if not config.models or model in config.models:
+        return None
+    message = f"The model '{model}' does not exist or may not be used."
+    return ApiError(404, "invalid_request_error", "model_not_found", message, "model")
 
 
 def _parsed(raw: bytes) -> ChatRequest | ApiError:
@@ -142,9 +145,8 @@ def _asked(http: web.Request, parsed: ChatRequest | ApiError) -> Asked:
 
 
 def _unservable(request: ChatRequest, config: SimulatorConfig) -> ApiError | None:
-    if config.models and request.model not in config.models:
-        message = f"The model '{request.model}' does not exist or may not be used."
-        return ApiError(404, "invalid_request_error", "model_not_found", message, "model")
+    if unknown := unknown_model(request.model, config):
+        return unknown
     wanted = request.prompt_tokens + (request.limit or 0)
     if wanted > config.context_tokens:
         message = f"The model's context is {config.context_tokens} tokens; messages and answer ask for {wanted}."
@@ -152,6 +154,7 @@ def _unservable(request: ChatRequest, config: SimulatorConfig) -> ApiError | Non
     return None
 
 
-def _slow_down(kind: str, message: str, wait: float) -> ApiError:
+def slow_down(kind: str, message: str, wait: float) -> ApiError:
+    """Make the refusal of a call that came too soon, by `wait` seconds."""
     headers = {"retry-after": str(math.ceil(wait)), "retry-after-ms": str(math.ceil(wait * 1000))}
     return ApiError(429, kind, "rate_limit_exceeded", f"{message} Try again in {wait:.3g} s.", headers=headers)

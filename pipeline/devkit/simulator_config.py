@@ -45,8 +45,9 @@ class SimulatorConfig:
     """The simulator's settings.
 
     `port` 0 takes a free one. `api_key` None takes any key. `models` are the known ones; when empty, any is. `capacity`
-    is the most calls in flight: one over it gets a 429 at once. `sentences` is the most that an answer quotes.
-    `journal_capacity` is how many calls are remembered.
+    is the most calls in flight (chat and embeddings apart): one over it gets a 429 at once. `sentences` is the most
+    that an answer quotes, `text_tokens` the longest text that is embedded. `journal_capacity` is how many calls are
+    remembered.
     """
 
     port: int = 0
@@ -57,6 +58,7 @@ class SimulatorConfig:
     requests_per_minute: int = 1_000_000
     tokens_per_minute: int = 1_000_000_000
     context_tokens: int = 128_000
+    text_tokens: int = 8_192
     sentences: int = 3
     journal_capacity: int = 100_000
 

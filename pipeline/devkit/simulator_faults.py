@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 from enum import StrEnum
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
@@ -39,6 +39,26 @@ class FaultKind(StrEnum):
     WRONG_SHAPE = "wrong_shape"  # 200 with JSON that is no completion
     NO_USAGE = "no_usage"  # a right answer without usage
     CUT = "cut"  # the connection ends in the middle of the body
+    FEWER_VECTORS = "fewer_vectors"  # embeddings: the last one is missing
+    MORE_VECTORS = "more_vectors"  # embeddings: one too many
+    DISORDERED = "disordered"  # embeddings: the right ones, the last first, told apart by their index alone
+    NOT_FINITE = "not_finite"  # embeddings: NaN in place of a number
+    WRONG_LENGTH = "wrong_length"  # embeddings: vectors of half their length
+    EMPTY_VECTORS = "empty_vectors"  # embeddings: vectors without numbers
+
+
+Endpoint = Literal["chat", "embeddings"]
+_VECTORS = frozenset(
+    {
+        FaultKind.FEWER_VECTORS,
+        FaultKind.MORE_VECTORS,
+        FaultKind.DISORDERED,
+        FaultKind.NOT_FINITE,
+        FaultKind.WRONG_LENGTH,
+        FaultKind.EMPTY_VECTORS,
+    }
+)
+_MESSAGES = frozenset({FaultKind.REFUSAL, FaultKind.CONTENT_FILTER, FaultKind.EMPTY})
 
 
 class RetryAfterForm(StrEnum):
@@ -52,9 +72,10 @@ class RetryAfterForm(StrEnum):
 class Fault(BaseModel):
     """One failure, and the calls that it strikes.
 
-    It looks at calls whose question contains `match` (any case; all calls when empty), leaves the first `after` of them
-    alone, strikes each other one with `probability`, and is spent after `times` strikes (None: never). `seconds` is the
-    time until it shows. `retry_after` is a time in seconds, or a text sent as it is (to send junk).
+    It looks at calls whose question (of embeddings: one of the texts) contains `match` (any case; all calls when empty)
+    at `endpoint` (None: at any whose answers can go wrong like this). It leaves the first `after` of them alone,
+    strikes each other one with `probability`, and is spent after `times` strikes (None: never). `seconds` is the time
+    until it shows. `retry_after` is a time in seconds, or a text sent as it is (to send junk).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,6 +85,7 @@ class Fault(BaseModel):
     probability: float = Field(default=1.0, gt=0, le=1)
     seed: int = 0
     match: str = ""
+    endpoint: Endpoint | None = None
     after: int = Field(default=0, ge=0)
     seconds: FiniteFloat = Field(default=0.0, ge=0)
     retry_after: FiniteFloat | str | None = None
@@ -78,19 +100,22 @@ class FaultState:
     seen: int = 0
     struck: int = 0
 
-    def look(self, question: str) -> tuple[Self, bool]:
+    def look(self, question: str, endpoint: Endpoint = "chat") -> tuple[Self, bool]:
         """Meet one call: the new state, and whether the call is struck."""
-        if not self.concerns(question):
+        if not self.concerns(question, endpoint):
             return self, False
         met = replace(self, seen=self.seen + 1)
         if self.seen < self.fault.after or chance(self.fault.seed, self.seen) >= self.fault.probability:
             return met, False
         return replace(met, struck=self.struck + 1), True
 
-    def concerns(self, question: str) -> bool:
-        """Whether this fault is not spent and matches the question."""
+    def concerns(self, question: str, endpoint: Endpoint = "chat") -> bool:
+        """Whether this fault is not spent and matches the question at the endpoint."""
         spent = self.fault.times is not None and self.struck >= self.fault.times
-        return not spent and self.fault.match.casefold() in question.casefold()
+        elsewhere = self.fault.kind in (_VECTORS if endpoint == "chat" else _MESSAGES)
+        if spent or elsewhere or self.fault.endpoint not in {None, endpoint}:
+            return False
+        return self.fault.match.casefold() in question.casefold()
 
 
 class FaultPlan:
@@ -112,10 +137,10 @@ class FaultPlan:
         """Take all faults away."""
         self._states = []
 
-    def strike(self, question: str) -> Fault | None:
+    def strike(self, question: str, endpoint: Endpoint = "chat") -> Fault | None:
         """Meet one call: the fault that it gets, if any. Faults behind that one do not see the call."""
         for place, state in enumerate(self._states):
-            self._states[place], struck = state.look(question)
+            self._states[place], struck = state.look(question, endpoint)
             if struck:
                 return state.fault
         return None

@@ -3,11 +3,14 @@
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
+from uuid import uuid4
 
 from aiohttp import web
 
 from pipeline.devkit.simulator_answer import tokens, write_answer
 from pipeline.devkit.simulator_faults import FaultKind
+from pipeline.devkit.simulator_rates import Rates
 from pipeline.devkit.simulator_request import ChatRequest
 from pipeline.devkit.simulator_wire import SSE_DONE, Completion, Usage, sse
 
@@ -65,9 +68,25 @@ def _distorted(whole: Completion, usage: Usage, fault: FaultKind | None) -> Repl
             return Reply(whole, usage, fault)
 
 
+def provider_headers(taken: float, rates: Rates) -> dict[str, str]:
+    """The headers of every answer: a request id, the time it took (seconds), and the state of the rate limits."""
+    return {
+        "x-request-id": f"req_{uuid4().hex}",
+        "openai-processing-ms": str(round(taken * 1000)),
+        **rates.headers(),
+    }
+
+
 async def send_body(http: web.Request, reply: Reply, headers: Mapping[str, str]) -> web.StreamResponse:
     """Send a reply as one body."""
-    match reply.fault:
+    return await send_json(http, reply.completion.body(), reply.fault, headers)
+
+
+async def send_json(
+    http: web.Request, body: Mapping[str, Any], fault: FaultKind | None, headers: Mapping[str, str]
+) -> web.StreamResponse:
+    """Send a body, or what a fault makes of it on its way."""
+    match fault:
         case FaultKind.HTML:
             return web.Response(body=_HTML, content_type="text/html", headers=headers)
         case FaultKind.NOT_JSON:
@@ -75,9 +94,9 @@ async def send_body(http: web.Request, reply: Reply, headers: Mapping[str, str])
         case FaultKind.WRONG_SHAPE:
             return web.json_response(_WRONG_SHAPE, headers=headers)
         case FaultKind.CUT:
-            return await _send_half(http, json.dumps(reply.completion.body()).encode(), headers)
+            return await _send_half(http, json.dumps(body).encode(), headers)
         case _:
-            return web.json_response(reply.completion.body(), headers=headers)
+            return web.json_response(body, headers=headers)
 
 
 async def send_stream(

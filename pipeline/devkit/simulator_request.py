@@ -53,16 +53,16 @@ class ChatRequest:
 
 def parse_request(raw: bytes) -> ChatRequest:
     """Check a request body; raises `RequestRefused` with the parameter at fault."""
-    body = _object(raw)
+    body = read_object(raw)
     unknown = sorted(set(body) - _PARAMETERS)
     if unknown:
-        raise _refused("unknown_parameter", f"Unrecognized request argument: {unknown[0]}.", unknown[0])
+        raise refused("unknown_parameter", f"Unrecognized request argument: {unknown[0]}.", unknown[0])
     for name, check, expected in _CHECKS:
         if body.get(name) is not None and not check(body[name]):
-            raise _refused("invalid_type", f"Invalid value for '{name}': expected {expected}.", name)
+            raise refused("invalid_type", f"Invalid value for '{name}': expected {expected}.", name)
     messages = _messages(body)
     return ChatRequest(
-        model=_required(body, "model"),
+        model=required(body, "model"),
         messages=messages,
         limit=_limit(body),
         stream=bool(body.get("stream")),
@@ -79,24 +79,26 @@ def input_hash(model: str, messages: tuple[tuple[str, str], ...]) -> str:
     return hashlib.sha256(json.dumps([model, messages]).encode()).hexdigest()
 
 
-def _object(raw: bytes) -> dict[str, Any]:
+def read_object(raw: bytes) -> dict[str, Any]:
+    """Read a request body; raises `RequestRefused` where it is no JSON object."""
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError):
-        raise _refused(None, "The body of the request is not JSON.") from None
+        raise refused(None, "The body of the request is not JSON.") from None
     if not isinstance(body, dict):
-        raise _refused("invalid_type", "The body of the request must be a JSON object.")
+        raise refused("invalid_type", "The body of the request must be a JSON object.")
     return body
 
 
-def _required(body: Mapping[str, Any], name: str, where: str = "") -> Any:
+def required(body: Mapping[str, Any], name: str, where: str = "") -> Any:
+    """Look a parameter up; raises `RequestRefused` where it is missing or empty."""
     if not body.get(name):
-        raise _refused("missing_required_parameter", f"Missing required parameter: '{where}{name}'.", where + name)
+        raise refused("missing_required_parameter", f"Missing required parameter: '{where}{name}'.", where + name)
     return body[name]
 
 
 def _messages(body: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    return tuple(_message(message, place) for place, message in enumerate(_required(body, "messages")))
+    return tuple(_message(message, place) for place, message in enumerate(required(body, "messages")))
 
 
 def _prompt(messages: tuple[tuple[str, str], ...]) -> Prompt:
@@ -107,10 +109,10 @@ def _prompt(messages: tuple[tuple[str, str], ...]) -> Prompt:
 def _message(message: object, place: int) -> tuple[str, str]:
     where = f"messages[{place}]"
     if not isinstance(message, dict):
-        raise _refused("invalid_type", f"Invalid type for '{where}': expected an object.", where)
-    role = _required(message, "role", f"{where}.")
+        raise refused("invalid_type", f"Invalid type for '{where}': expected an object.", where)
+    role = required(message, "role", f"{where}.")
     if role not in _ROLES:
-        raise _refused("invalid_value", f"Invalid value for '{where}.role': expected one of {_ROLES}.", f"{where}.role")
+        raise refused("invalid_value", f"Invalid value for '{where}.role': expected one of {_ROLES}.", f"{where}.role")
     return role, _content(message.get("content"), role, f"{where}.content")
 
 
@@ -121,7 +123,7 @@ def _content(content: object, role: str, where: str) -> str:
         return ""
     if isinstance(content, list) and all(map(_is_text_part, content)):
         return "\n".join(part["text"] for part in content)
-    raise _refused("invalid_type", f"Invalid type for '{where}': expected a text or an array of text parts.", where)
+    raise refused("invalid_type", f"Invalid type for '{where}': expected a text or an array of text parts.", where)
 
 
 def _is_text_part(part: object) -> bool:
@@ -131,16 +133,16 @@ def _is_text_part(part: object) -> bool:
 def _limit(body: Mapping[str, Any]) -> int | None:
     named = [name for name in ("max_completion_tokens", "max_tokens") if body.get(name) is not None]
     if len(named) > 1:
-        raise _refused("invalid_parameter_combination", f"{named[0]} and {named[1]} exclude each other.", named[1])
+        raise refused("invalid_parameter_combination", f"{named[0]} and {named[1]} exclude each other.", named[1])
     if named and body[named[0]] < 1:
-        raise _refused("integer_below_min_value", f"Invalid '{named[0]}': expected at least 1.", named[0])
+        raise refused("integer_below_min_value", f"Invalid '{named[0]}': expected at least 1.", named[0])
     return body[named[0]] if named else None
 
 
 def _include_usage(body: Mapping[str, Any]) -> bool:
     options = body.get("stream_options")
     if options is not None and not body.get("stream"):
-        raise _refused(None, "'stream_options' is only allowed when 'stream' is true.", "stream_options")
+        raise refused(None, "'stream_options' is only allowed when 'stream' is true.", "stream_options")
     return bool(options and options.get("include_usage"))
 
 
@@ -149,12 +151,12 @@ def _as_object(body: Mapping[str, Any], messages: tuple[tuple[str, str], ...]) -
     kind = wanted.get("type")
     if kind not in ("text", "json_object", "json_schema"):
         where = "response_format.type"
-        raise _refused("invalid_value", f"Invalid value for '{where}': {kind!r}.", where)
+        raise refused("invalid_value", f"Invalid value for '{where}': {kind!r}.", where)
     if kind == "json_schema" and not _is_named_schema(wanted.get("json_schema")):
         where = "response_format.json_schema"
-        raise _refused("missing_required_parameter", f"'{where}' needs a name and a schema.", where)
+        raise refused("missing_required_parameter", f"'{where}' needs a name and a schema.", where)
     if kind == "json_object" and not any("json" in text.casefold() for _, text in messages):
-        raise _refused(None, "With 'json_object' the messages must contain the word json.", "messages")
+        raise refused(None, "With 'json_object' the messages must contain the word json.", "messages")
     return bool(kind != "text")
 
 
@@ -162,7 +164,8 @@ def _is_named_schema(schema: object) -> bool:
     return isinstance(schema, dict) and isinstance(schema.get("name"), str) and isinstance(schema.get("schema"), dict)
 
 
-def _refused(code: str | None, message: str, param: str | None = None) -> RequestRefused:
+def refused(code: str | None, message: str, param: str | None = None) -> RequestRefused:
+    """Make the refusal of a request that is malformed."""
     return RequestRefused(ApiError(400, _INVALID, code, message, param))
 
 

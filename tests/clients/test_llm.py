@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from pipeline.clients.llm import check_address, is_loopback, open_chat_model, request_body
+from pipeline.clients.llm import open_chat_model, request_body
 from pipeline.core.errors import ConfigurationError, Defer, Reject, Retry
 from pipeline.core.ports import ChatModel
 from pipeline.devkit.listen import listening
@@ -207,13 +207,6 @@ def test_a_schema_becomes_the_response_format() -> None:
     assert request_body(CALL)["max_completion_tokens"] == CALL.max_output_tokens
 
 
-@pytest.mark.parametrize("address", ["", "api.openai.com/v1", "ftp://host/v1", "http://", "http://[", "file:///etc"])
-def test_an_address_that_is_none_names_its_variable(address: str) -> None:
-    """A mistake in OPENAI_BASE_URL stops the start with a sentence."""
-    with pytest.raises(ConfigurationError, match="OPENAI_BASE_URL"):
-        check_address(address)
-
-
 @pytest.mark.parametrize("key", ["", "  ", "sk-\nx"])
 async def test_a_key_that_is_none_names_its_variable(key: str) -> None:
     """An empty key, or one with a line end from a file, stops the start; the key itself is not told."""
@@ -221,18 +214,3 @@ async def test_a_key_that_is_none_names_its_variable(key: str) -> None:
         async with open_chat_model("http://127.0.0.1:1/v1", key, 1, time.time):
             pass
     assert "sk-" not in str(wrong.value)
-
-
-@pytest.mark.parametrize(
-    "address,here",
-    [
-        ("http://127.0.0.1:8080/v1", True),
-        ("http://localhost/v1", True),
-        ("http://[::1]/v1", True),
-        ("https://api.openai.com/v1", False),
-        ("http://10.0.0.1/v1", False),
-    ],
-)
-def test_what_is_on_this_machine(address: str, here: bool) -> None:
-    """Loopback addresses are told from others by their form alone."""
-    assert is_loopback(address) is here

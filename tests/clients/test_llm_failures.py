@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pipeline.clients.llm_failures import (
     HOLD_SECONDS,
     PACE_SECONDS,
+    Provider,
     outcome_for,
     unanswered,
     unreadable,
@@ -103,7 +104,7 @@ def test_the_reason_tells_what_the_provider_said() -> None:
 )
 def test_every_refusal_has_an_outcome_without_the_key(status: int, body: bytes) -> None:
     """No status and no body is without an outcome, and none shows the key."""
-    outcome = outcome_for(status, {}, body, NOW, KEY)
+    outcome = outcome_for(status, {}, body, NOW, Provider(secret=KEY))
     assert isinstance(outcome, Outcome)
     assert KEY not in outcome.reason
 
@@ -119,7 +120,7 @@ def test_calls_without_an_answer_are_retried() -> None:
     broken.__cause__ = OSError(f"no route with {KEY}")
     outcomes = (
         unanswered(TimeoutError(), 30.0),
-        unanswered(broken, 30.0, KEY),
+        unanswered(broken, 30.0, Provider(secret=KEY)),
         unanswered(OSError("gone"), 30.0),
         unreadable("body: no JSON"),
     )
