@@ -42,7 +42,10 @@ def run_registry(data: Path) -> Iterator[RegistryServer]:
         runner.run(stack.aclose())
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def registry_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
-    """An empty registry of its own for the tests of one module, which use subjects of their own."""
+    """The registry that tests share, never restarted and never empty: they use prefixes of their own.
+
+    A schema has one id under whatever subjects it is registered.
+    """
     yield from run_registry(tmp_path_factory.mktemp("registry"))
