@@ -207,14 +207,14 @@ async def test_confluents_own_serializer_and_ours_read_each_other(registry_serve
             assert await asyncio.to_thread(deserialized, client, topic, value) == request.model_dump()
 
 
-def serialized(client: SchemaRegistryClient, topic: str, value: dict[str, Any]) -> bytes | None:
+def serialized(client: SchemaRegistryClient, topic: str, value: dict[str, Any]) -> bytes:
     settings = {
         "auto.register.schemas": False,
         "normalize.schemas": True,
         "subject.name.strategy": topic_subject_name_strategy,
     }
     serialize = AvroSerializer(client, SCHEMAS.newest("requests").schema.text, conf=settings)
-    return serialize(value, SerializationContext(topic, MessageField.VALUE))
+    return bytes(serialize(value, SerializationContext(topic, MessageField.VALUE)))
 
 
 def deserialized(client: SchemaRegistryClient, topic: str, value: bytes) -> object:
