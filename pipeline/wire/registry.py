@@ -116,11 +116,10 @@ class Registry:
             found = await self.ask(schema_id, lambda: self._client.get_schema(schema_id))
         except SchemaRegistryError as error:
             if (error.http_status_code, error.error_code) == _UNKNOWN_ID:
-                await self.check()
+                await self._look_again()
                 raise self._unusable(schema_id, "is not known there") from error
             raise self.refused(error) from error
-        if self._clock() >= self._looked + FRESH_SECONDS:
-            await self.check()
+        await self.check()
         if found.schema_type not in (None, "AVRO"):
             raise self._unusable(schema_id, "is not an Avro schema")
         if found.references:
@@ -159,7 +158,14 @@ class Registry:
         return found.schema_id
 
     async def check(self) -> None:
-        """Ask again about the last ids that it has told. Raises Defer where one is gone or has another schema now."""
+        """Ask again about the last ids that it has told, but for `FRESH_SECONDS` after the last time.
+
+        Raises Defer where one is gone or has another schema now, or the registry is away.
+        """
+        if self._clock() >= self._looked + FRESH_SECONDS:
+            await self._look_again()
+
+    async def _look_again(self) -> None:
         self._client.clear_caches()  # type: ignore[no-untyped-call]  # confluent-kafka's own
         told = dict(self._told)
         changes = await asyncio.gather(*(self._change(schema_id, text) for schema_id, text in told.items()))
