@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 _MESSAGE_CHARACTERS = 500
 _FAULTS = 5
+_TRIES = 3
 _NO_LEVEL = "NONE"
 _NOT_THERE = (40401, 40402, 40403, 40408)
 """No such subject, version, schema, level. Any other 404 is not of this API, or not of a registry."""
@@ -74,8 +75,16 @@ class RegistrySubjects:
         return await self._told(("level",), self._client.get_compatibility)
 
     async def set_level(self, subject: str, level: str) -> None:
-        """See the port."""
-        await self._told(("set", subject), lambda: self._client.set_compatibility(subject, level))
+        """See the port. Where another process sets it at this moment, Apicurio calls that a conflict: tried again."""
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                await self._ask(("set", subject), lambda: self._client.set_compatibility(subject, level))
+                return
+            except SchemaRegistryError as error:
+                if await self.level(subject) == level:
+                    return
+                if error.http_status_code != 409 or not tries_left:
+                    raise self._refused(error) from error
 
     async def versions(self, subject: str) -> Sequence[Registered]:
         """See the port."""
@@ -90,7 +99,10 @@ class RegistrySubjects:
         return None if found is None else _registered(found)
 
     async def register(self, schema: OwnSchema) -> int:
-        """See the port. Normalised, so that white space and docs make no new version."""
+        """See the port. Normalised, so that white space and docs make no new version.
+
+        A no does not count where another process has registered the same schema meanwhile.
+        """
         wanted = Schema(schema.text, "AVRO")
         try:
             found = await self._ask(
@@ -98,6 +110,8 @@ class RegistrySubjects:
                 lambda: self._client.register_schema_full_response(schema.subject, wanted, normalize_schemas=True),
             )
         except SchemaRegistryError as error:
+            if (there := await self.find(schema)) is not None:
+                return there.id
             if error.http_status_code == 409:
                 raise await self._incompatible(schema, error) from error
             raise self._refused(error) from error

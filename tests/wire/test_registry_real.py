@@ -106,17 +106,20 @@ async def test_white_space_and_docs_make_no_new_version(registry_server: Registr
 
 
 async def test_eight_registrations_at_once_make_one_version(registry_server: RegistryServer, prefix: str) -> None:
-    """Whoever comes first; all get the same id."""
-    ours = own_schema(prefix, [{"name": "a", "type": "int"}])
+    """Eight deployments start together, levels included: none fails, and all find the same ids."""
+    own = [
+        own_schema(prefix, [{"name": "a", "type": "int"}]),
+        own_schema(prefix, [{"name": "a", "type": "int"}, {"name": "b", "type": "int", "default": 0}], 2),
+    ]
 
-    async def register() -> int:
-        async with opened(registry_server.url, prefix) as (subjects, _):
-            return await subjects.register(ours)
+    async def register() -> dict[str, int]:
+        async with open_subjects(config(registry_server.url, prefix), lambda: NOW) as subjects:
+            return await register_all(subjects, prefix, own)
 
-    ids = await asyncio.gather(*(register() for _ in range(8)))
-    assert len(set(ids)) == 1
-    async with opened(registry_server.url, prefix) as (subjects, _):
-        assert [one.id for one in await subjects.versions(ours.subject)] == ids[:1]
+    found = await asyncio.gather(*(register() for _ in range(8)))
+    assert found == [found[0]] * 8
+    async with open_subjects(config(registry_server.url, prefix), lambda: NOW) as subjects:
+        assert [one.id for one in await subjects.versions(own[0].subject)] == list(found[0].values())
 
 
 async def test_an_incompatible_schema_is_refused_with_the_field(registry_server: RegistryServer, prefix: str) -> None:
