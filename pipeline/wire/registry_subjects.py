@@ -182,7 +182,7 @@ class RegistrySubjects:
 
 def _registered(found: RegisteredSchema) -> Registered:
     schema = _parsed(found)
-    form, name = (schema.fingerprint, schema.name) if isinstance(schema, AvroSchema) else (None, f"it {schema}")
+    form, name = (schema.fingerprint, schema.name) if isinstance(schema, AvroSchema) else (None, f"which {schema}")
     return Registered(found.version or 0, found.schema_id or 0, form, name)
 
 

@@ -134,6 +134,7 @@ def ask(url: str, body: object = None) -> object:
         return json.load(answer)
 
 
+@pytest.mark.within(180)
 async def test_a_real_registry_keeps_its_schemas_and_ids_over_a_kill(tmp_path: Path) -> None:
     """Durable: killed and started again at the same address it knows the id; it listens on the loopback address only,
     has no more memory than it is allowed, and ends with its block.

@@ -148,6 +148,20 @@ async def test_an_incompatible_schema_is_refused_with_the_field(registry_server:
             await registry.id_of("r", retyped.text)
 
 
+async def test_a_conflict_that_our_own_check_does_not_see_is_told(registry_server: RegistryServer, prefix: str) -> None:
+    """The registry has the last word: beside what is no record, say. What it has there is named as none of ours."""
+    ours = own_schema(prefix, [{"name": "a", "type": "int"}])
+    enum = Schema(json.dumps({"type": "enum", "name": f"{prefix}.R", "symbols": ["A"]}), "AVRO")
+    async with opened(registry_server.url, prefix) as (subjects, _):
+        await subjects.set_level(ours.subject, FULL_TRANSITIVE)
+        with SchemaRegistryClient({"url": registry_server.url}) as client:
+            await asyncio.to_thread(client.register_schema, ours.subject, enum)
+        with pytest.raises(Incompatible, match="Our own check finds nothing wrong: look at the versions that it has"):
+            await subjects.register(ours)
+        (state,) = [state async for state in look(subjects, [ours])]
+    assert [(one.form, one.name) for one in state.others] == [(None, "which is not the schema of a record")]
+
+
 async def test_versions_that_are_none_of_ours_are_named(registry_server: RegistryServer, prefix: str) -> None:
     """What somebody else registered behind ours is a difference, and so is that the newest is another one."""
     first = own_schema(prefix, [{"name": "a", "type": "int"}])

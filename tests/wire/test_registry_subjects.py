@@ -45,15 +45,6 @@ async def test_each_trouble_has_its_cure_and_shows_no_password(mood: Mood) -> No
                 assert said == f"the schema registry at {fake.url} {TROUBLES[mood]}"
 
 
-async def test_a_conflict_that_our_own_check_does_not_see_is_told_all_the_same() -> None:
-    """The registry has the last word: it may have rules of its own."""
-    async with FakeRegistry().running() as fake:
-        fake.mood = "conflict"
-        async with open_subjects(RegistryConfig(fake.url, "p", timeout=30), lambda: 0.0) as subjects:
-            with pytest.raises(ConfigurationError, match="HTTP 409"):
-                await subjects.versions(OWN[0].subject)
-
-
 def test_every_version_has_the_subject_of_its_noun() -> None:
     """`<prefix>.<noun>-value`, by noun and oldest first, with the name of its file."""
     assert [(one.subject, one.number, one.file) for one in OWN if one.subject == "p.documents-value"] == [
