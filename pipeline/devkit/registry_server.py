@@ -17,12 +17,16 @@ from uuid import uuid4
 
 from pipeline.devkit.guard import Command, GuardedProcess
 from pipeline.devkit.kafka_cache import Busy, locked, tail
-from pipeline.devkit.kafka_errors import PortTaken
+from pipeline.devkit.kafka_errors import EmbeddedKafkaError, PortTaken
+from pipeline.devkit.kafka_jars import UNPACK, Jars, Product
 from pipeline.devkit.kafka_java import QUICK_START, Java, find_java, java_environment
 from pipeline.devkit.ports import HOST, free_ports, port_in_use
-from pipeline.devkit.registry_server_archive import Archive, EmbeddedRegistryError
 
 API = "/apis/ccompat/v7"
+
+REGISTRY = Product(
+    "Apicurio Registry", "registry", "registry.version", "apicurio-registry-app-*-runner.jar", goal=UNPACK
+)
 
 _READY_SECONDS = 60.0
 _LOOK_SECONDS = 0.05
@@ -31,6 +35,10 @@ _TRIES = 4
 _GRACE_SECONDS = 10.0
 # Measured: 175 MB in all, heap and the rest.
 _MEMORY = ("-Xms64m", "-Xmx384m", "-XX:MaxMetaspaceSize=192m", "-XX:+ExitOnOutOfMemoryError")
+
+
+class EmbeddedRegistryError(EmbeddedKafkaError):
+    """The embedded registry cannot be had. One of the broker's errors: who starts embedded parts looks for those."""
 
 
 def _silent(_: str) -> None:
@@ -78,7 +86,8 @@ async def embedded_registry(config: RegistryServerConfig) -> AsyncIterator[Regis
     Raises `Missing` or `PortTaken` or EmbeddedRegistryError, whose texts are for people.
     """
     java = await asyncio.to_thread(find_java, config.java_home, config.search_path)
-    jar = await Archive(config.pom, config.cache, config.progress, config.search_path).fetch(java)
+    folder = await Jars(config.pom, config.cache, config.progress, config.search_path, REGISTRY).fetch(java)
+    jar = next(folder.glob(REGISTRY.proof))
     data = config.data.absolute()
     data.mkdir(parents=True, exist_ok=True)
     try:

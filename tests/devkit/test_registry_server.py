@@ -13,15 +13,17 @@ import psutil
 import pytest
 
 from pipeline.devkit.kafka_errors import Missing, PortTaken
+from pipeline.devkit.kafka_jars import Jars
 from pipeline.devkit.kafka_java import Java
 from pipeline.devkit.ports import HOST, free_ports
 from pipeline.devkit.registry_server import (
+    REGISTRY,
+    EmbeddedRegistryError,
     RegistryPlan,
     RegistryServer,
     RegistryServerConfig,
     embedded_registry,
 )
-from pipeline.devkit.registry_server_archive import Archive, EmbeddedRegistryError
 from pipeline.resources import resource
 from tests.registry_fixture import registry_config
 
@@ -40,43 +42,31 @@ def program(path: Path, script: str) -> Path:
     return path
 
 
-def archive(folder: Path, script: str | None, told: list[str]) -> Archive:
-    if script is not None:
-        program(folder / "bin" / "mvn", f"echo called >> '{folder / 'calls'}'\n{FETCH}\n{script}")
-    return Archive(POM, folder / "cache", told.append, str(folder / "bin"))
-
-
 # ------------------------------------------------------------------ the program
 
 
-async def test_the_archive_is_fetched_once(tmp_path: Path) -> None:
-    """Three at once and one later: Maven runs once, and the person is told how much it fetches."""
+async def test_the_archive_is_unpacked_once_and_all_of_it_in_the_cache(tmp_path: Path) -> None:
+    """Maven is told to unpack what the pom names and to leave nothing beside it; the second time it is not run."""
+    calls = tmp_path / "calls"
+    program(tmp_path / "bin" / "mvn", f"echo \"$@\" >> '{calls}'\n{FETCH}\ntouch {RUNNER}")
     told: list[str] = []
-    whole = archive(tmp_path / "a folder", f"sleep 0.2; touch {RUNNER}", told)
-    jars = await asyncio.gather(*(whole.fetch(JAVA) for _ in range(3)))
-    assert {*jars, await whole.fetch(JAVA)} == {whole.folder / "app" / RUNNER}
-    assert (tmp_path / "a folder" / "calls").read_text() == "called\n"
-    assert told[0] == "downloading Apicurio Registry 3.0.9, 109 MB (first time only)"
+    jars = Jars(POM, tmp_path / "cache", told.append, str(tmp_path / "bin"), REGISTRY)
+    folder = await jars.fetch(JAVA)
+    assert await jars.fetch(JAVA) == folder
+    (called,) = calls.read_text().splitlines()
+    assert ":unpack " in called
+    assert f"-DmarkersDirectory={folder.with_name('lib.part')}/markers" in called
+    assert [path.name for path in folder.glob(REGISTRY.proof)] == [RUNNER]
+    assert told == ["downloading Apicurio Registry 3.0.9 (first time only)"]
 
 
-async def test_without_maven_it_is_said_to_be_missing(tmp_path: Path) -> None:
-    """The cure is named."""
-    with pytest.raises(Missing, match=r"Maven is missing.*install it"):
-        await archive(tmp_path, None, []).fetch(JAVA)
-
-
-async def test_a_download_that_fails_says_why_and_where_the_log_is(tmp_path: Path) -> None:
-    """Without a network the program is missing; Maven's own words are kept."""
-    with pytest.raises(Missing, match=r"unknown host; see .*maven\.log.*connect to the network"):
-        await archive(tmp_path, "echo '[ERROR] unknown host'; exit 1", []).fetch(JAVA)
-
-
-async def test_an_archive_without_a_registry_is_an_error(tmp_path: Path) -> None:
-    """Maven that succeeds with nothing is no success, and what it fetched is not kept."""
-    empty = archive(tmp_path, "touch other.jar", [])
-    with pytest.raises(EmbeddedRegistryError, match=r"no registry to start: .*pom\.xml must name its archive"):
-        await empty.fetch(JAVA)
-    assert not (empty.folder / "app").exists()
+async def test_without_maven_the_error_names_the_cure(tmp_path: Path) -> None:
+    """There is a Java, and nothing in the cache."""
+    home = program(tmp_path / "home" / "bin" / "java", "echo 'openjdk version \"17.0.2\"' >&2").parents[1]
+    config = RegistryServerConfig(POM, tmp_path / "cache", tmp_path / "data", java_home=home, search_path="")
+    with pytest.raises(Missing, match=r"Maven is missing, which fetches Apicurio Registry's jars once.*install Maven"):
+        async with embedded_registry(config):
+            pytest.fail("it opened")
 
 
 async def test_without_java_the_error_names_the_cure(tmp_path: Path) -> None:
