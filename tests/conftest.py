@@ -20,7 +20,7 @@ from hypothesis import settings
 
 from pipeline.devkit.clock import Stuck, VirtualLoop
 
-pytest_plugins = ["tests.kafka_fixture"]
+pytest_plugins = ["tests.kafka_fixture", "tests.registry_fixture"]
 
 SECONDS = 60.0
 

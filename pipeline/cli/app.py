@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from pipeline import wiring
-from pipeline.cli import commands, control, embedded
+from pipeline.cli import commands, control, embedded, schemas
 from pipeline.cli.console import answers, bars, changes, summary_line
 from pipeline.cli.session import (
     ERR,
@@ -47,6 +47,7 @@ schemas_app = typer.Typer(help="The schemas of the topics.", no_args_is_help=Tru
 app.add_typer(topics_app, name="topics")
 app.add_typer(schemas_app, name="schemas")
 control.register(app)
+schemas.register(schemas_app)
 
 
 def main() -> None:

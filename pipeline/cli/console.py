@@ -51,7 +51,8 @@ class Bars:
     def close(self) -> None:
         """Take the bars away."""
         self._timer.cancel()
-        self._progress.stop()
+        if self._progress.live.is_started:  # what was never shown would leave an empty line
+            self._progress.stop()
 
 
 @contextmanager

@@ -14,7 +14,9 @@ from pipeline.devkit.kafka_cache import Failed, fingerprint, make_once, run_tool
 from pipeline.devkit.kafka_errors import EmbeddedKafkaError, Missing
 from pipeline.devkit.kafka_java import Java
 
-COPY_DEPENDENCIES = "org.apache.maven.plugins:maven-dependency-plugin:3.10.0:copy-dependencies"
+_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.10.0"
+COPY_DEPENDENCIES = f"{_PLUGIN}:copy-dependencies"
+UNPACK = f"{_PLUGIN}:unpack"
 
 _DOWNLOAD_SECONDS = 900.0
 
@@ -24,13 +26,14 @@ Progress = Callable[[str], None]
 @dataclass(frozen=True)
 class Product:
     """What a pom is for: its name for people, its part of the cache, the pom's property with its version, and a pattern
-    of the file without which Maven has fetched something else.
+    of the file without which Maven has fetched something else. `goal` is what Maven is to do with the pom.
     """
 
     name: str
     folder: str
     version: str
     proof: str
+    goal: str = COPY_DEPENDENCIES
 
 
 KAFKA = Product("Kafka", "kafka", "kafka.version", "kafka_*.jar")
@@ -79,8 +82,8 @@ class Jars:
         name, maven = self.product.name, shutil.which("mvn", path=self.search_path)
         if maven is None:
             raise Missing(f"Maven is missing, which fetches {name}'s jars once (no `mvn` was found): install Maven")
-        arguments = (maven, "-q", "-B", "-f", str(self.pom.absolute()), COPY_DEPENDENCIES)
-        options = (f"-DoutputDirectory={folder}", "-DincludeScope=runtime")
+        arguments = (maven, "-q", "-B", "-f", str(self.pom.absolute()), self.product.goal)
+        options = (f"-DoutputDirectory={folder}", f"-DmarkersDirectory={folder}/markers", "-DincludeScope=runtime")
         log = self.folder / "maven.log"
         log.unlink(missing_ok=True)
         try:
@@ -90,7 +93,7 @@ class Jars:
                 f"{name} {self.version} could not be downloaded ({failure}): connect to the network and try again"
             ) from None
         if not _any(folder, self.product.proof):
-            raise EmbeddedKafkaError(f"Maven has fetched no {name}: {self.pom} must depend on it")
+            raise EmbeddedKafkaError(f"Maven has fetched no {name}: {self.pom} must name it")
 
 
 def _any(folder: Path, pattern: str) -> bool:

@@ -47,18 +47,26 @@ class AvroCodec:
 
     async def decode(self, noun: str, payload: type[P], value: bytes) -> P:
         """Decode `value` as a record of `noun`. Raises Reject (with a reason for people) or Defer (registry down)."""
-        newest = self._schemas.newest(noun).schema
+        newest = self._schemas.newest(noun)
         if value[:2] == SINGLE_OBJECT:
-            writer, start = self._by_fingerprint(noun, value), _SINGLE_OBJECT_HEAD
-        elif value[:1] == CONFLUENT:
-            writer, start = await self._by_id(noun, value), CONFLUENT_HEAD
-        else:
+            return self._read(newest, payload, value, _SINGLE_OBJECT_HEAD, self._by_fingerprint(noun, value))
+        if value[:1] != CONFLUENT:
             raise _undecodable(noun, _unframed(value))
-        if writer.name != newest.name:
+        writer = await self._by_id(noun, value)
+        try:
+            return self._read(newest, payload, value, CONFLUENT_HEAD, writer)
+        except Reject:
+            # Its writer may have asked a registry that gives ids anew since it was wiped.
+            await self._registered.check()
+            raise
+
+    def _read(self, newest: Version, payload: type[P], value: bytes, start: int, writer: AvroSchema) -> P:
+        noun = newest.noun
+        if writer.name != newest.schema.name:
             raise self._foreign(noun, writer.name)
         try:
             check_size(value)
-            record = read(value, start, writer, newest)
+            record = read(value, start, writer, newest.schema)
         except Exception as error:
             code = "too_large" if isinstance(error, TooLarge) else "undecodable"
             raise _undecodable(noun, explain(error), code) from error

@@ -33,7 +33,12 @@ def check_schemas(directory: Path) -> list[str]:
         schemas = load_schemas(directory)
     except ConfigurationError as error:
         return [f"{error}."]
-    return [problem for noun in schemas.nouns for problem in _check_noun(schemas.versions(noun))]
+    return [problem for noun in schemas.nouns for problem in faults(schemas.versions(noun))]
+
+
+def faults(versions: tuple[Version, ...]) -> list[str]:
+    """Check all versions of one noun, oldest first. Returns a sentence for each problem: file, fault and cure."""
+    return list(_check_noun(versions))
 
 
 def _check_noun(versions: tuple[Version, ...]) -> Iterator[str]:

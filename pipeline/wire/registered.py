@@ -23,6 +23,10 @@ class SchemaRegistry(Protocol):
         """The id of `schema` among those of `noun`. Raises Defer where it is not registered, or the registry away."""
         ...
 
+    async def check(self) -> None:
+        """Raises Defer where an id that it told means something else by now, or the registry is away."""
+        ...
+
 
 class Unwritten(ValueError):
     """A value that was written with no schema we can have. The message is about "it"; `code` is for programs."""
@@ -53,6 +57,11 @@ class Registered:
         if isinstance(schema, str):
             raise Unwritten(f"its schema, id {schema_id} of the registry, {schema}", "unknown_schema")
         return schema
+
+    async def check(self) -> None:
+        """Ask whether ids still mean what they did. Raises Defer where not: then no record is to blame."""
+        if self._registry is not None:
+            await self._registry.check()
 
     async def _fetch(self, schema_id: int) -> AvroSchema | str:
         """Ask the registry, and remember the answer for ever: an id never changes its schema, be it good or bad."""

@@ -20,10 +20,16 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from pipeline.core.errors import ConfigurationError, Defer, Reject
 from pipeline.core.names import subject
 from pipeline.core.ports import Clock
+from pipeline.wire.avro import parse
+from pipeline.wire.bounds import SchemaError
 
 T = TypeVar("T")
 
 THREADS = 4
+FRESH_SECONDS = 5.0
+"""For so long an id that was looked at still has its schema."""
+REMEMBERED = 16
+"""How many of the last ids that a registry has told are looked at again, to see whether it is still the same."""
 _UNKNOWN_ID = (404, 40403)
 _UNKNOWN_SUBJECT_OR_SCHEMA = ((404, 40401), (404, 40403))
 
@@ -73,7 +79,13 @@ async def open_registry(config: RegistryConfig, clock: Clock) -> AsyncIterator[R
 
 
 class Registry:
-    """The SchemaRegistry of `wire.codec`. Keeps nothing but the questions under way: the codec remembers answers."""
+    """The SchemaRegistry of `wire.codec`, which remembers the answers.
+
+    A registry that was wiped gives ids anew, so that old records name nothing, or another schema. Before it is believed
+    about an id that is new here, it is asked again about some that it has told: if it has forgotten one, or gives it to
+    another schema, nothing new is believed until it is restored or this process starts again. A process that was told
+    nothing before the wipe cannot see it.
+    """
 
     def __init__(
         self, client: SchemaRegistryClient, pool: ThreadPoolExecutor, config: RegistryConfig, clock: Clock
@@ -85,20 +97,36 @@ class Registry:
         self._clock = clock
         self._address = ", ".join(_split(config.url)[0])
         self._asked: dict[object, asyncio.Future[Any]] = {}
+        self._told: dict[int, str] = {}
+        self._looked = clock()
+
+    @property
+    def client(self) -> SchemaRegistryClient:
+        """Confluent's client, for calls given to `ask`."""
+        return self._client
+
+    @property
+    def address(self) -> str:
+        """Where it is, without credentials."""
+        return self._address
 
     async def schema(self, schema_id: int) -> str:
         """The JSON of the schema with this id. Raises Reject for an unknown one, Defer where the registry is away."""
         try:
-            found = await self._ask(schema_id, lambda: self._client.get_schema(schema_id))
+            found = await self.ask(schema_id, lambda: self._client.get_schema(schema_id))
         except SchemaRegistryError as error:
             if (error.http_status_code, error.error_code) == _UNKNOWN_ID:
+                await self._look_again()
                 raise self._unusable(schema_id, "is not known there") from error
-            raise self._refused(error) from error
+            raise self.refused(error) from error
+        await self.check()
         if found.schema_type not in (None, "AVRO"):
             raise self._unusable(schema_id, "is not an Avro schema")
         if found.references:
             raise self._unusable(schema_id, "refers to other schemas: register it whole, in one text")
-        return found.schema_str or ""
+        text = found.schema_str or ""
+        self._remember(schema_id, text)
+        return text
 
     async def id_of(self, noun: str, schema: str) -> int:
         """The id of `schema` under the subject of `noun`. Raises Defer where it is not there, or nobody answers.
@@ -109,18 +137,65 @@ class Registry:
         wanted = Schema(schema, "AVRO")
         try:
             if self._config.auto_register:
-                found = await self._ask(name, lambda: self._client.register_schema_full_response(name, wanted))
+                found = await self.ask(name, lambda: self._client.register_schema_full_response(name, wanted, True))
             else:
-                found = await self._ask(name, lambda: self._client.lookup_schema(name, wanted))
+                # Normalised: the same schema with other white space or docs is the same one.
+                found = await self.ask(name, lambda: self._client.lookup_schema(name, wanted, True))
         except SchemaRegistryError as error:
             if (error.http_status_code, error.error_code) in _UNKNOWN_SUBJECT_OR_SCHEMA:
-                raise self._defer(f"lacks the newest schema of {noun}: register it under the subject {name}") from error
-            raise self._refused(error) from error
+                raise self._defer(
+                    f"lacks the newest schema of {noun} under the subject {name}: run `pipeline schemas register`"
+                ) from error
+            if error.http_status_code == 409:
+                raise self._defer(
+                    f"finds the newest schema of {noun} incompatible with others under the subject {name} (HTTP 409): "
+                    "`pipeline schemas register` says in which field"
+                ) from error
+            raise self.refused(error) from error
         if found.schema_id is None:
             raise self._defer(f"gave the schema of {noun} no id")
+        self._remember(found.schema_id, schema)
         return found.schema_id
 
-    async def _ask(self, question: object, call: Callable[[], T]) -> T:
+    async def check(self) -> None:
+        """Ask again about the last ids that it has told, but for `FRESH_SECONDS` after the last time.
+
+        Raises Defer where one is gone or has another schema now, or the registry is away.
+        """
+        if self._clock() >= self._looked + FRESH_SECONDS:
+            await self._look_again()
+
+    async def _look_again(self) -> None:
+        self._client.clear_caches()  # type: ignore[no-untyped-call]  # confluent-kafka's own
+        told = dict(self._told)
+        changes = await asyncio.gather(*(self._change(schema_id, text) for schema_id, text in told.items()))
+        changed = [change for change in changes if change]
+        if changed:
+            raise self._defer(
+                f"is not the one it was: {changed[0]}. It was wiped or replaced, or the schema was "
+                "deleted. Restore its backup; without one, run `pipeline schemas register`, then start the stages again"
+            )
+        self._looked = self._clock()
+
+    async def _change(self, schema_id: int, text: str) -> str:
+        """Say in a clause what has become of an id that it told; empty where nothing has."""
+        try:
+            found = await self.ask(("again", schema_id), lambda: self._client.get_schema(schema_id))
+        except SchemaRegistryError as error:
+            if (error.http_status_code, error.error_code) == _UNKNOWN_ID:
+                return f"it has forgotten id {schema_id}, {_name(text)}"
+            raise self.refused(error) from error
+        if _form(found.schema_str or "") == _form(text):
+            return ""
+        return f"its id {schema_id} was {_name(text)} and is another schema now, {_name(found.schema_str or '')}"
+
+    def _remember(self, schema_id: int, text: str) -> None:
+        self._told.pop(schema_id, None)
+        self._told[schema_id] = text
+        if len(self._told) > REMEMBERED:
+            del self._told[next(iter(self._told))]
+
+    async def ask(self, question: object, call: Callable[[], T]) -> T:
         """Await `call` in a thread. Raises Defer without an answer in time, SchemaRegistryError for a no."""
         asked = self._asked.get(question)
         if asked is None:
@@ -144,7 +219,8 @@ class Registry:
         if not done.cancelled():
             done.exception()  # looked at, so that asyncio does not complain where nobody waits any more
 
-    def _refused(self, error: SchemaRegistryError) -> Defer:
+    def refused(self, error: SchemaRegistryError) -> Defer:
+        """What a no means that nobody expected. Without its text, which may quote a body."""
         return self._defer(f"refuses to answer (HTTP {error.http_status_code}, code {error.error_code})")
 
     def _defer(self, what: str) -> Defer:
@@ -154,6 +230,21 @@ class Registry:
     def _unusable(self, schema_id: int, why: str) -> Reject:
         text = f"the value names schema id {schema_id} of the registry at {self._address}, which {why}"
         return Reject(text, code="unknown_schema")
+
+
+def _form(text: str) -> object:
+    """What is the same for schemas that are written the same way on the wire."""
+    try:
+        return parse(text).fingerprint
+    except SchemaError:
+        return text
+
+
+def _name(text: str) -> str:
+    try:
+        return parse(text).name
+    except SchemaError:
+        return "which is no record"
 
 
 def _split(url: str) -> tuple[list[str], str]:

@@ -39,6 +39,9 @@ class OneSchema:
         assert schema == self._text, noun
         return CONFLUENT_ID
 
+    async def check(self) -> None:
+        """Its ids mean what they did."""
+
 
 class Golden(NamedTuple):
     """One golden event: its version, the files of both framings, and the file of what they decode to."""

@@ -210,6 +210,8 @@ def test_every_verb_shows_an_example(tmp_path: Path) -> None:
         "topics create",
         "topics check",
         "schemas check",
+        "schemas diff",
+        "schemas register",
         "doctor",
         "config",
         "pause",

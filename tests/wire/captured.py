@@ -34,6 +34,9 @@ class AvroShelf:
     async def id_of(self, noun: str, schema: str) -> int:
         raise AssertionError("nothing is written")
 
+    async def check(self) -> None:
+        """Its ids mean what they did."""
+
 
 def captured(name: str) -> list[Record]:
     """Read the records of a file, in their order."""

@@ -10,15 +10,15 @@ from typing import Literal
 
 from aiohttp import web
 
-Mood = Literal["well", "slow", "down", "broken", "refusing", "elsewhere", "babbling"]
+Mood = Literal["well", "slow", "down", "broken", "refusing", "elsewhere", "babbling", "conflict"]
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class FakeRegistry:
     """Schemas by id and by subject. `calls` counts requests by method and path; `authorizations` are those they had.
 
-    Moods: `slow` answers when `release` is set; `down` hangs up; `broken` answers 500, `refusing` 401, `elsewhere` is
-    some other server's 404, `babbling` answers 200 with what is no JSON.
+    Moods: `slow` answers when `release` is set; `down` hangs up; `broken` answers 500, `refusing` 401, `conflict` 409,
+    `elsewhere` is some other server's 404, `babbling` answers 200 with what is no JSON.
     """
 
     def __init__(self) -> None:
@@ -79,6 +79,8 @@ class FakeRegistry:
                 return _error(500, 50001, "a password of mine: hunter2")
             case "refusing":
                 return _error(401, 401, "Unauthorized")
+            case "conflict":
+                return _error(409, 409, "Incompatible")
             case "elsewhere":
                 return web.Response(status=404, text="<h1>Not found</h1>")
             case "babbling":

@@ -197,6 +197,9 @@ class _Away:
     async def id_of(self, noun: str, schema: str) -> int:
         raise AssertionError("nothing is written")
 
+    async def check(self) -> None:
+        """Its ids mean what they did."""
+
 
 async def test_a_registry_that_is_away_defers() -> None:
     """It is not the record's fault."""
@@ -234,6 +237,9 @@ class _Shelf:
 
     async def id_of(self, noun: str, schema: str) -> int:
         raise AssertionError("nothing is written")
+
+    async def check(self) -> None:
+        """Its ids mean what they did."""
 
 
 async def test_a_schema_that_is_not_admitted_is_named() -> None:

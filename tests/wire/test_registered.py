@@ -23,6 +23,9 @@ class _Shelf:
     async def id_of(self, noun: str, schema: str) -> int:
         raise AssertionError("nothing is written")
 
+    async def check(self) -> None:
+        """Its ids mean what they did."""
+
 
 async def test_an_id_is_asked_for_once() -> None:
     """An id never changes its schema, be it good or bad."""
