@@ -17,7 +17,8 @@ from pipeline.clients.measured_store import MeasuredStore
 from pipeline.clients.passage_freshness import SettledFreshness
 from pipeline.clients.webhook import addresses, open_webhooks
 from pipeline.core.catalog import Catalog
-from pipeline.core.ports import ChatModel, Clock, Embedder, Freshness, PassageSearch, PassageStore, WebhookSender
+from pipeline.core.index_ports import Embedder, Freshness, PassageSearch, PassageStore
+from pipeline.core.ports import ChatModel, Clock, WebhookSender
 from pipeline.core.stage import Handler, Stage
 from pipeline.runtime.plan import plan
 from pipeline.settings import Configured

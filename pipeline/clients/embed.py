@@ -25,8 +25,9 @@ from pipeline.clients.llm_failures import Provider, outcome_for, unanswered, unr
 from pipeline.clients.measured import measured
 from pipeline.clients.openai_client import CONNECT_SECONDS, host_of, open_client
 from pipeline.core.errors import ConfigurationError, Reject
+from pipeline.core.index_ports import Embedder, Embedding
 from pipeline.core.limits import estimate_tokens
-from pipeline.core.ports import Clock, Embedder, Embedding
+from pipeline.core.ports import Clock
 from pipeline.telemetry.metrics import ModelMetrics
 
 __all__ = ["EmbeddingLimits", "OpenAIEmbeddings", "open_embedder"]

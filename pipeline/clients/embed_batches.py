@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from itertools import accumulate, count, pairwise
 
 from pipeline.core.errors import Reject, Retry
+from pipeline.core.index_ports import Embedding
 from pipeline.core.limits import CHARACTERS_PER_TOKEN, estimate_tokens
-from pipeline.core.ports import Embedding
 
 Send = Callable[[Sequence[str]], Awaitable[Embedding]]
 """Makes one request. Raises the outcomes of the port, and `TextRefused` for a Reject that is about the texts."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.core.index_ports import Chunk, Indexed, PassageStore
 from pipeline.core.payloads import Document
-from pipeline.core.ports import Chunk, Clock, Indexed, PassageStore
+from pipeline.core.ports import Clock
 from pipeline.telemetry.metrics import IndexMetrics
 
 

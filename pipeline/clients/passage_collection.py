@@ -11,7 +11,8 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 
 from pipeline.clients import passage_points as points
 from pipeline.core.errors import Halt, Retry
-from pipeline.core.ports import Clock, Embedder
+from pipeline.core.index_ports import Embedder
+from pipeline.core.ports import Clock
 
 T = TypeVar("T")
 Work = Coroutine[Any, Any, T]

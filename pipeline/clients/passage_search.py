@@ -16,9 +16,9 @@ from pipeline.clients.passage_collection import Collection
 from pipeline.clients.passage_query import DEEPEST, DEPTH, OVERLAP, Part, Vectors, among, query, visible
 from pipeline.clients.qdrant_failures import translated
 from pipeline.core.errors import Retry
+from pipeline.core.index_ports import Chunk, Search
 from pipeline.core.passages import Origin, Texts, diverse, fitting, near, origin_of, widened
 from pipeline.core.payloads import Passage
-from pipeline.core.ports import Chunk, Search
 
 
 class PassageFinder:

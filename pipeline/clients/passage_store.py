@@ -21,8 +21,8 @@ from pipeline.clients.passage_collection import Collection, Work
 from pipeline.clients.passage_marks import Change, Hashes, State, Step, decide
 from pipeline.clients.qdrant_failures import AWAY, translated
 from pipeline.core.errors import Reject, Retry
+from pipeline.core.index_ports import Chunk, Indexed
 from pipeline.core.payloads import Document
-from pipeline.core.ports import Chunk, Indexed
 
 ROUNDS = 12
 """How often a call writes before it gives way: as many workers at once on one document are a mistake somewhere."""

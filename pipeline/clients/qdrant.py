@@ -21,7 +21,7 @@ from pipeline.clients.passage_points import Embedder
 from pipeline.clients.passage_search import PassageFinder
 from pipeline.clients.passage_status import PassageCensus
 from pipeline.clients.passage_store import PassageKeeper
-from pipeline.core import ports
+from pipeline.core import index_ports
 from pipeline.core.errors import ConfigurationError
 from pipeline.core.ports import Clock
 
@@ -50,7 +50,7 @@ async def open_passages(
     api_key: str | None,
     collection: str,
     clock: Clock,
-    embedder: ports.Embedder | None = None,
+    embedder: index_ports.Embedder | None = None,
 ) -> AsyncIterator[Passages]:
     """Open the index at `url`, or else the embedded one in the folder `path`; `embedder` adds dense vectors.
 

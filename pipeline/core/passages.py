@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 
+from pipeline.core.index_ports import Chunk
 from pipeline.core.limits import estimate_tokens
 from pipeline.core.payloads import Passage
-from pipeline.core.ports import Chunk
 
 Origin = tuple[str, str, int]
 """Source, document and version: the chunks of one origin make up one text."""

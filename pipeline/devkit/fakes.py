@@ -11,10 +11,11 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from pipeline.core.errors import Fail, Outcome, Reject
+from pipeline.core.index_ports import Chunk, Embedding, Indexed, Search
 from pipeline.core.limits import estimate_tokens
 from pipeline.core.passages import Texts, diverse, fitting, widened
 from pipeline.core.payloads import Document, Passage
-from pipeline.core.ports import ChatAnswer, ChatCall, Chunk, Embedding, Indexed, Search, WebhookMessage
+from pipeline.core.ports import ChatAnswer, ChatCall, WebhookMessage
 from pipeline.devkit.simulator_vectors import vector
 
 _WORD = re.compile(r"\w+")

@@ -14,8 +14,8 @@ from hashlib import blake2b
 from itertools import accumulate, pairwise, takewhile
 from typing import NamedTuple
 
+from pipeline.core.index_ports import Chunk
 from pipeline.core.limits import CHARACTERS_PER_TOKEN, estimate_tokens
-from pipeline.core.ports import Chunk
 from pipeline.stages.outline import Block, Kind, Section, is_rule, sections
 from pipeline.stages.sentences import Span, lines, sentences, words
 

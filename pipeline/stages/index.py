@@ -8,8 +8,8 @@ from typing import Never
 
 from pipeline.core.errors import Reject, Retry
 from pipeline.core.event import Event
+from pipeline.core.index_ports import PassageStore
 from pipeline.core.payloads import Document
-from pipeline.core.ports import PassageStore
 from pipeline.core.stage import Context
 from pipeline.stages.chunking import chunk
 from pipeline.stages.normalise import normalise

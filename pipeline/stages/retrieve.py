@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pipeline.core.catalog import Catalog, Retrieval
 from pipeline.core.errors import Defer
 from pipeline.core.event import Event
+from pipeline.core.index_ports import Freshness, PassageSearch, Search
 from pipeline.core.passages import fitting
 from pipeline.core.payloads import Passage, Prompt, RetrievedContext
-from pipeline.core.ports import Freshness, PassageSearch, Search
 from pipeline.core.stage import Context
 from pipeline.stages.kind import kind_of
 

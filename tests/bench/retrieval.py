@@ -18,8 +18,8 @@ from zlib import crc32
 
 from pipeline.clients.passage_query import Part
 from pipeline.clients.passage_search import PassageFinder
+from pipeline.core.index_ports import Embedding, Search
 from pipeline.core.payloads import Document
-from pipeline.core.ports import Embedding, Search
 from pipeline.stages.chunking import chunk
 from tests.bench.figures import Figure, at_least, ratios
 from tests.bench.lab import Lab

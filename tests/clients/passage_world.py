@@ -16,8 +16,8 @@ from qdrant_client import AsyncQdrantClient, models
 from pipeline.clients import passage_points as points
 from pipeline.clients.passage_collection import Collection, Work
 from pipeline.clients.passage_store import PassageKeeper
+from pipeline.core.index_ports import Chunk, Embedding, Indexed
 from pipeline.core.payloads import Document
-from pipeline.core.ports import Chunk, Embedding, Indexed
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from qdrant_client import AsyncQdrantClient
 from pipeline.clients import passage_points as points
 from pipeline.clients.passage_collection import Collection as Place
 from pipeline.clients.qdrant import Passages
-from pipeline.core.ports import Embedder
+from pipeline.core.index_ports import Embedder
 from tests.contracts.passage_search_contract import Held
 
 NAME = "passages"

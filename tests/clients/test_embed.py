@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from pipeline.clients.circuit import TRIPS
 from pipeline.clients.embed import EmbeddingLimits, open_embedder
 from pipeline.core.errors import ConfigurationError, Defer, Reject, Retry
-from pipeline.core.ports import Embedder
+from pipeline.core.index_ports import Embedder
 from pipeline.devkit.listen import listening
 from pipeline.devkit.ports import HOST
 from pipeline.devkit.simulator import Fault, FaultKind, Simulator, SimulatorConfig, simulator

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from pipeline.clients.embed_batches import EmbeddingLimits, Gathered, TextRefused, fitted, shared
 from pipeline.core.errors import Reject, Retry
+from pipeline.core.index_ports import Embedding
 from pipeline.core.limits import estimate_tokens
-from pipeline.core.ports import Embedding
 
 pytestmark = pytest.mark.virtual
 

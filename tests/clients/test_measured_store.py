@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.clients.measured_store import MeasuredStore
 from pipeline.core.errors import Defer
+from pipeline.core.index_ports import Chunk, Indexed
 from pipeline.core.payloads import Document
-from pipeline.core.ports import Chunk, Indexed
 from pipeline.devkit.fakes import FakeIndex
 from pipeline.telemetry.metrics import IndexMetrics
 

@@ -13,7 +13,7 @@ from pipeline.clients import passage_points as points
 from pipeline.clients.passage_collection import PROBE
 from pipeline.clients.passage_marks import content_of
 from pipeline.core.errors import Halt, Reject, Retry
-from pipeline.core.ports import Indexed
+from pipeline.core.index_ports import Indexed
 from tests.clients.passage_world import NAME, Engine, Letters, keeper_on, place_on, vector_of
 from tests.contracts.passage_index_contract import CLOSING, OPENING, RETURNS, chunks, document
 

@@ -16,7 +16,7 @@ from pipeline.clients.passage_query import OVERLAP, Part
 from pipeline.clients.passage_search import PassageFinder
 from pipeline.clients.qdrant import open_passages
 from pipeline.core.errors import Defer, Retry
-from pipeline.core.ports import Embedding, PassageSearch, Search
+from pipeline.core.index_ports import Embedding, PassageSearch, Search
 from tests.clients.qdrant_filled import BM25, NAME, filled
 from tests.clients.qdrant_server import qdrant_server
 from tests.contracts.passage_search_contract import (

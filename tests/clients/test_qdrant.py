@@ -22,7 +22,7 @@ from pipeline.clients import passage_points as points
 from pipeline.clients.qdrant import OneThread, Passages, open_passages
 from pipeline.clients.qdrant_failures import outcome_for
 from pipeline.core.errors import ConfigurationError, Defer, Halt, Outcome, Retry
-from pipeline.core.ports import Search
+from pipeline.core.index_ports import Search
 from pipeline.devkit.listen import listening
 from pipeline.devkit.ports import HOST
 from tests.clients.qdrant_server import Server, qdrant_server

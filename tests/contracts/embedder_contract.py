@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 import pytest
 
 from pipeline.core.errors import Defer, Reject, Retry
-from pipeline.core.ports import Embedder
+from pipeline.core.index_ports import Embedder
 
 Trouble = Literal["rate_limit", "server_error", "refused", "bad_answer"]
 

@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
+from pipeline.core.index_ports import Chunk, Indexed, PassageSearch, PassageStore, Search
 from pipeline.core.payloads import Document
-from pipeline.core.ports import Chunk, Indexed, PassageSearch, PassageStore, Search
 
 OPENING = "The shop opens at nine on weekdays."
 RETURNS = "Parcels may be returned within thirty days."

@@ -8,8 +8,8 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
+from pipeline.core.index_ports import Chunk, PassageSearch, Search
 from pipeline.core.payloads import Document, Passage
-from pipeline.core.ports import Chunk, PassageSearch, Search
 
 Held = Sequence[tuple[Document, Sequence[Chunk]]]
 """Documents with their chunks."""

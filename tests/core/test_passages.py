@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.core.index_ports import Chunk
 from pipeline.core.limits import estimate_tokens
 from pipeline.core.passages import MIN_OVERLAP, Origin, diverse, fitting, joined, near, origin_of, widened
 from pipeline.core.payloads import Passage
-from pipeline.core.ports import Chunk
 
 SHOP: Origin = ("handbook", "shop", 3)
 TEXTS = {SHOP: {number: Chunk(number, f"<{number}>") for number in range(10)}}

@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 
-from pipeline.core.ports import ChatAnswer, ChatCall, Chunk, NotCommitted, RecordTooLarge, WebhookMessage
+from pipeline.core.index_ports import Chunk
+from pipeline.core.ports import ChatAnswer, ChatCall, NotCommitted, RecordTooLarge, WebhookMessage
 
 CALL = ChatCall("model", "system", "user", 100, 0.0, "id", 30.0)
 ANSWER = ChatAnswer("text", None, "stop", "model", "id", 1, 2, usage_estimated=False, latency=0.5)

@@ -12,8 +12,9 @@ import pytest
 
 from pipeline.core.catalog import Catalog
 from pipeline.core.event import Event
+from pipeline.core.index_ports import PassageSearch
 from pipeline.core.payloads import Delivery, Document, Failure, Prompt, Request, Result
-from pipeline.core.ports import ChatModel, PassageSearch
+from pipeline.core.ports import ChatModel
 from pipeline.core.retry import RetryPolicy
 from pipeline.core.stage import Context, Stage, Topic, joined, sink, stage
 

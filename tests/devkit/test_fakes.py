@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from pipeline.core.errors import Defer, Fail, Outcome, Reject, Retry
-from pipeline.core.ports import PassageSearch, Search
+from pipeline.core.index_ports import PassageSearch, Search
 from pipeline.devkit.fakes import FakeFreshness, FakeIndex, FakeModel, FakeWebhooks, plain_answer
 from tests.contracts import chat_model_contract as chat
 from tests.contracts import webhook_sender_contract as hooks

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from pipeline.core.errors import Defer, Reject
+from pipeline.core.index_ports import Search
 from pipeline.core.payloads import Document
-from pipeline.core.ports import Search
 from pipeline.devkit.fakes import FakeIndex
 from pipeline.stages.index import MAX_BODY, Index
 from tests.stages.made import context, event

@@ -8,8 +8,8 @@ import pytest
 
 from pipeline.core.catalog import Catalog
 from pipeline.core.errors import Defer, Fail, Reject
+from pipeline.core.index_ports import Chunk, Search
 from pipeline.core.payloads import Document, Prompt, RetrievedContext
-from pipeline.core.ports import Chunk, Search
 from pipeline.devkit.fakes import FakeFreshness, FakeIndex
 from pipeline.stages.retrieve import BEHIND_SECONDS, Retrieve, search_of
 from tests.stages.made import NOW, NOW_MS, catalog, context, event

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from pipeline.core.errors import Defer, Reject, Retry
+from pipeline.core.index_ports import Chunk, Indexed, Search
 from pipeline.core.payloads import Document, Passage
-from pipeline.core.ports import ChatAnswer, ChatCall, Chunk, Clock, Indexed, Search, WebhookMessage
+from pipeline.core.ports import ChatAnswer, ChatCall, Clock, WebhookMessage
 from pipeline.devkit.crash.ledger import Ledger
 from pipeline.devkit.crash.scheduler import owner
 from pipeline.devkit.crash.script import BROKEN, PASSAGE, REFUSED, UNHEARD

@@ -10,8 +10,9 @@ from random import Random
 
 from pipeline.core import names
 from pipeline.core.catalog import Catalog
+from pipeline.core.index_ports import Freshness, PassageSearch, PassageStore
 from pipeline.core.job import job_id, positional_job_id
-from pipeline.core.ports import ChatModel, Freshness, PassageSearch, PassageStore, WebhookSender
+from pipeline.core.ports import ChatModel, WebhookSender
 from pipeline.core.record import Outgoing, Partition, Record
 from pipeline.devkit.clock import Stuck
 from pipeline.devkit.crash import invariants, script
