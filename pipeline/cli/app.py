@@ -14,6 +14,7 @@ from rich.table import Table
 from pipeline import wiring
 from pipeline.cli import commands, control, embedded, schemas
 from pipeline.cli.console import answers, bars, changes, summary_line
+from pipeline.cli.index import index_app
 from pipeline.cli.session import (
     ERR,
     FAILED,
@@ -46,6 +47,7 @@ topics_app = typer.Typer(help="The topics of the pipeline.", no_args_is_help=Tru
 schemas_app = typer.Typer(help="The schemas of the topics.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 app.add_typer(schemas_app, name="schemas")
+app.add_typer(index_app, name="index")
 control.register(app)
 schemas.register(schemas_app)
 
