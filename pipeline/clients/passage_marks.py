@@ -188,7 +188,12 @@ def decide(state: State, change: Change, hashes: Hashes, now_ms: int) -> Step:
         return Step(lost=True)
     made, hashed = _made(change, mark, texts, hashes)
     made = replace(made, **_carried(state, mark, made, now_ms), stamp=made.stamped())
-    return _towards(state, made, texts, hashed)
+    step = _towards(state, made, texts, hashed)
+    if change.kind == "keep" and step.new_mark:
+        # Its mark has to be there first: chunks that were raised for a mark that lost its place would be held for newer
+        # than they are, and who raised them could not end what he began, as he has no text of his own.
+        return replace(step, write=(), raised={}, surplus={}, expected=frozenset())
+    return step
 
 
 def _emptied(version: int, emptied: int | None) -> bool:
