@@ -13,6 +13,10 @@ late insert of a chunk that is not there succeeds in Qdrant, but who made it rea
 newer, and removes it: he, or the repeat of his call. (4) A later state knows how many chunks there may be (`high`): the
 next mark in the chain takes over the count of the one before until it has read that they are gone.
 
+It rests on each request being carried out, or lost, before the repeat of its call ends. One that Qdrant carries out
+later (its caller gave up after 20 s, and the repeat comes 10 s after that) may insert a chunk of an older state, which
+nobody cleans up until the document changes: its stamp is not that of the mark, by which an audit can tell.
+
 A document has two ages: that of its title, tenant and fields (`version`), and that of its text (`texted`), which is
 older where a change did not tell the body. So a body that comes late still goes below the newer title.
 """
@@ -184,7 +188,12 @@ def decide(state: State, change: Change, hashes: Hashes, now_ms: int) -> Step:
         return Step(lost=True)
     made, hashed = _made(change, mark, texts, hashes)
     made = replace(made, **_carried(state, mark, made, now_ms), stamp=made.stamped())
-    return _towards(state, made, texts, hashed)
+    step = _towards(state, made, texts, hashed)
+    if change.kind == "keep" and step.new_mark:
+        # Its mark has to be there first: chunks that were raised for a mark that lost its place would be held for newer
+        # than they are, and who raised them could not end what he began, as he has no text of his own.
+        return replace(step, write=(), raised={}, surplus={}, expected=frozenset())
+    return step
 
 
 def _emptied(version: int, emptied: int | None) -> bool:

@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.payloads import Document
@@ -21,9 +21,10 @@ pytestmark = pytest.mark.local
 @settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32),
-    length=st.integers(1, 9),
+    length=st.integers(1, 12),
     crew=st.tuples(st.integers(1, 3), st.integers(0, 4), st.booleans()),
 )
+@example(seed=5865, length=11, crew=(3, 1, False))  # a kept body that was raised for a mark that lost its place
 async def test_any_order_of_events_ends_in_the_newest(seed: int, length: int, crew: tuple[int, int, bool]) -> None:
     """Writers whose requests interleave at every step, events in any order and twice, deaths between any two requests:
     in the end the index holds exactly what the source holds, and telling it all again writes nothing."""
