@@ -71,9 +71,11 @@ async def open_registry(config: RegistryConfig, clock: Clock) -> AsyncIterator[R
             f"check SCHEMA_REGISTRY_URL and {', '.join(sorted(config.options)) or 'its credentials'}"
         ) from None
     pool = ThreadPoolExecutor(THREADS, thread_name_prefix="schema-registry")
+    registry = Registry(client, pool, config, clock)
     try:
-        yield Registry(client, pool, config, clock)
+        yield registry
     finally:
+        registry.leave()
         pool.shutdown(wait=False, cancel_futures=True)
         client.close()
 
@@ -194,6 +196,11 @@ class Registry:
         self._told[schema_id] = text
         if len(self._told) > REMEMBERED:
             del self._told[next(iter(self._told))]
+
+    def leave(self) -> None:
+        """Give up the questions under way: what they meet with now is nobody's concern, and no error unseen."""
+        for asked in self._asked.values():
+            asked.cancel()
 
     async def ask(self, question: object, call: Callable[[], T]) -> T:
         """Await `call` in a thread. Raises Defer without an answer in time, SchemaRegistryError for a no."""

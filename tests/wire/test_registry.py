@@ -246,6 +246,19 @@ async def test_questions_under_way_do_not_hold_the_end_up() -> None:
     assert fake.calls.total() == THREADS
 
 
+async def test_what_questions_meet_with_after_the_end_is_nobodys_concern() -> None:
+    """Their connections are cut when the client is closed: asyncio has no error left that nobody has looked at."""
+    async with asked() as (fake, registry):
+        fake.mood = "slow"
+        asking = asyncio.create_task(registry.schema(1))
+        await until(lambda: fake.calls.total() > 0)
+        (under_way,) = registry._asked.values()
+        asking.cancel()
+    assert under_way.cancelled()
+    with suppress(asyncio.CancelledError):
+        await asking
+
+
 async def test_credentials_in_the_address_are_sent_and_never_shown() -> None:
     """They go into a header; errors, representations and the library's own logs have the bare address."""
     async with FakeRegistry().running() as fake:
