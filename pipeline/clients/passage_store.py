@@ -182,6 +182,7 @@ class PassageKeeper:
                         return None
                     if step.idle:
                         return tally.indexed(step)
+                    await self._embed(step, state, names, tally)
                     await self._write(step, names, tally)
         raise _contended(document.id)
 
@@ -204,7 +205,6 @@ class PassageKeeper:
         )
 
     async def _write(self, step: Step, names: Names, tally: Tally) -> None:
-        await self._embed(step, tally)
         made = [points.mark_point(step.mark)] if step.mark and step.new_mark else []
         made += [self._point(step, number, names, tally) for number in step.write]
         expected = step.expected | ({points.mark_stamp(step.old_mark)} if step.old_mark else set())
@@ -249,12 +249,14 @@ class PassageKeeper:
             payload=points.chunk_payload(mark, number, text, hashed),
         )
 
-    async def _embed(self, step: Step, tally: Tally) -> None:
-        """Make the dense vectors that are missing. Raises Retry for an answer that must not reach the index."""
+    async def _embed(self, step: Step, state: State, names: Names, tally: Tally) -> None:
+        """Get the dense vectors that are missing. Raises Retry for an answer that must not reach the index."""
         place = self._collection
         if place.embedder is None or step.mark is None:
             return
         texts = {step.hashes[n]: f"{step.mark.title}\n{step.texts[n]}" for n in step.write}
+        places = {one.hash: names.chunks(n, n + 1)[0] for n, one in state.held.items() if one.hash in texts}
+        tally.vectors |= await self._vectors([at for hashed, at in places.items() if hashed not in tally.vectors])
         wanted = [hashed for hashed in texts if hashed not in tally.vectors]
         if not wanted:
             return
@@ -262,6 +264,21 @@ class PassageKeeper:
         check_vectors(answer.vectors, len(wanted), place.dimension)
         tally.tokens += answer.tokens
         tally.vectors |= {hashed: list(vector) for hashed, vector in zip(wanted, answer.vectors, strict=True)}
+
+    async def _vectors(self, ids: Sequence[str]) -> dict[str, list[float]]:
+        """Read vectors by content hash: a text that only moves to another number was paid for before."""
+        if not ids:
+            return {}
+        place = self._collection
+        read = await place.run(
+            place.client.retrieve(place.name, list(ids), with_payload=[points.HASH], with_vectors=[points.DENSE])
+        )
+        known: dict[str, list[float]] = {}
+        for one in read:
+            vectors: Any = one.vector
+            if one.payload and isinstance(vectors, dict) and points.DENSE in vectors:
+                known[one.payload[points.HASH]] = vectors[points.DENSE]
+        return known
 
     # ---- requests ----------------------------------------------------------------------------------------------------
     async def _read(self, ids: Sequence[str], *, texts: bool) -> Payloads:

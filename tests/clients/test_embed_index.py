@@ -50,3 +50,24 @@ async def test_an_edit_embeds_what_it_changed(tmp_path: Path) -> None:
     assert requests == 4
     assert found[0].text in edited.body
     assert "Locker 77 smells of marzipan in hall 0." in found[0].text
+
+
+async def test_what_only_moves_is_not_embedded_again(tmp_path: Path) -> None:
+    """A paragraph at the start gives nearly all chunks other numbers: they are written, and their vectors are known."""
+    async with (
+        simulator() as server,
+        open_embedder(server.base_url, "any", "small", EmbeddingLimits(), time.time) as embedder,
+        open_passages(tmp_path, None, None, "lockers", time.time, embedder) as index,
+    ):
+        before = chunk(document(1).body)
+        await index.replace(document(1), before)
+        longer = "\n\n".join([f"Locker {n} came late, and smells of marzipan." for n in range(40)]) + "\n\n"
+        edited = document(2).model_copy(update={"body": longer + document(1).body})
+        after = chunk(edited.body)
+        second = await index.replace(edited, after)
+        found = await index.search(Search("t", "Locker 149 stands in hall 2", 3))
+        assert server.texts.repeated == ()
+    moved = {one.text for one in before} & {one.text for one in after}
+    assert len(moved) > 10
+    assert second.written > len(moved)
+    assert any("Locker 149 stands" in one.text for one in found)
