@@ -49,7 +49,12 @@ class Values:
             writer = await self._registered.writer_of(data)
         except Unwritten as error:
             raise Reject(f"{what} is not as Avro should be: {error}; {_STRAIGHT_CONVERTER}", code=error.code) from None
-        return _from_avro(data, writer, what)
+        try:
+            return _from_avro(data, writer, what)
+        except Reject:
+            # A registry that was wiped gives ids anew: then it is not the record that is wrong.
+            await self._registered.check()
+            raise
 
 
 def _from_avro(data: bytes, writer: AvroSchema, what: str) -> Row:

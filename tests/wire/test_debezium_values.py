@@ -228,6 +228,17 @@ async def test_bad_avro_is_refused(value: bytes, code: str) -> None:
     assert caught.value.__cause__ is None
 
 
+class _Wiped(AvroShelf):
+    async def check(self) -> None:
+        raise Defer("the registry is not the one it was", until=7.0)
+
+
+async def test_a_wiped_registry_is_asked_before_a_record_is_blamed() -> None:
+    """Bytes that do not fit the schema of their id wait, where the registry gives ids anew since."""
+    with pytest.raises(Defer, match="not the one it was"):
+        await _avro(_with((AVRO.value or b"")[:-1]), _Wiped())
+
+
 class _Shelf:
     def __init__(self, schema: object) -> None:
         self._text = json.dumps(schema)
