@@ -60,10 +60,11 @@ class Stage:
         except aiohttp.ClientError:
             return None
 
-    async def metric(self, name: str) -> float:
-        """Add up the samples of a metric, over all labels."""
+    async def metric(self, name: str, label: str = "") -> float:
+        """Add up the samples of a metric, over all labels, or those with `label` (as it is spelt) alone."""
         lines = (await self.probe("/metrics") or "").splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name}{{", f"{name} ")))
+        samples = [line for line in lines if line.startswith((f"{name}{{", f"{name} ")) and label in line]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in samples)
 
 
 @dataclass

@@ -43,9 +43,9 @@ tables:
 """
 
 
-def changes(topic: str) -> list[Outgoing]:
+def changes(topic: str, *files: str) -> list[Outgoing]:
     """Read the records of one table, in the order of their log, to be written to `topic`; a null of both at the end."""
-    lines = [json.loads(line) for name in FILES for line in (CAPTURED / f"{name}.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for name in files for line in (CAPTURED / f"{name}.jsonl").read_text().splitlines()]
     rows = [
         Outgoing(
             topic,
@@ -85,7 +85,10 @@ async def _found(place: Site, asked: Mapping[str, str]) -> dict[str, Sequence[Pa
 
 @pytest.mark.within(120)
 async def test_what_a_database_says_is_what_can_be_found(kafka: Broker, tmp_path: Path) -> None:
-    """Snapshot, inserts, updates, a deletion, a changed key, an id used again: the newest state of each, no other."""
+    """Snapshot, inserts, updates, a deletion, a changed key, an id used again: the newest state of each, no other.
+
+    The truncation before that last insert comes after it, and all once more: neither changes what is newer.
+    """
     topic = f"app.{uuid4().hex[:8]}.documents"
     (tmp_path / "tables.yaml").write_text(TABLES.format(topic=topic))
     async with site(kafka, tmp_path, PIPELINE_TABLES=str(tmp_path / "tables.yaml")) as place:
@@ -94,7 +97,7 @@ async def test_what_a_database_says_is_what_can_be_found(kafka: Broker, tmp_path
             assert missing.startswith(f"{topic} does not exist")
             await admin.create_topics([TopicSpec(topic, 3)])
             assert await wiring.check_topics(place.configured, admin) == []
-        records = changes(topic)
+        records = changes(topic, *FILES)
         await _write(place, records)
         async with place.desk() as desk:
             assert await desk.lag("index") == len(records)
@@ -123,5 +126,13 @@ async def test_what_a_database_says_is_what_can_be_found(kafka: Broker, tmp_path
         assert {one.title for one in found["Which large body has a new title?"]} == {"Large body, new title"}
         assert await started.metric("pipeline_records_ignored_total") == 4
         assert await started.metric("pipeline_index_freshness_seconds_count") > 0
+        await _write(place, changes(topic, "12-truncate"))
+        await place.idle("index")
+        written = await started.metric("pipeline_index_chunks_total", 'change="written"')
+        await _write(place, records)
+        await place.idle("index")
+        left = await _found(place, {"What is there of opening hours, large bodies, versions?": "acme"})
+        assert {one.document for passages in left.values() for one in passages} <= {"doc-0001"}
+        assert await started.metric("pipeline_index_chunks_total", 'change="written"') == written
         async with place.desk() as desk:
             assert (await desk.lag("index"), await desk.dead()) == (0, 0)
