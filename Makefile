@@ -57,7 +57,7 @@ cdc: install broker ## The index follows a database: PostgreSQL, Debezium, the p
 .PHONY: test
 test: install broker ## All tests, the real broker and the wheel included
 	@$(PY) -m pytest -n 2 --dist worksteal -m 'not kafka and not system' $(ARGS)
-	@$(PY) -m pytest -n 3 --dist worksteal -m '(kafka or system) and not alone' $(ARGS)
+	@$(PY) -m pytest -n 3 --dist worksteal -m '(kafka or system) and not alone and not soak' $(ARGS)
 	@$(PY) -m pytest -m alone $(ARGS)
 
 .PHONY: fast
@@ -79,6 +79,7 @@ bench: install broker ## Measure, within 40 minutes; writes .bench/results.json 
 .PHONY: soak
 soak: install broker ## Look for broken promises for a long time (a finding prints its seed, which makes it happen again)
 	@$(PY) -m tests.bench --quick
+	@$(PY) -m pytest -m soak
 	@$(PY) -m pipeline simulate --seeds 10000
 	@$(PY) -m tests.system.workload --minutes 20 $(ARGS)
 

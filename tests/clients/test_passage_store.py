@@ -18,7 +18,7 @@ pytestmark = pytest.mark.local
 
 
 @pytest.mark.virtual
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**32),
     length=st.integers(1, 12),
@@ -60,7 +60,7 @@ HISTORY = (
 )
 
 
-PAIRS = [(0, 1), (1, 0), (1, 2), (2, 1), (1, 3), (3, 1), (3, 5), (5, 3), (4, 5), (6, 7), (7, 6), (7, 8), (8, 7)]
+PAIRS = [(1, 0), (1, 2), (2, 1), (1, 3), (3, 5), (5, 3), (4, 5), (6, 7), (7, 6), (8, 7)]
 
 
 def _after(number: int) -> dict[int, tuple[str, str, int]]:

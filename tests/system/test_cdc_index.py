@@ -17,7 +17,7 @@ from pipeline.devkit.postgres_programs import PostgresMissing
 from tests.system import cdc_site as cdc
 from tests.system.site import Site, site
 
-pytestmark = [pytest.mark.system, pytest.mark.kafka]
+pytestmark = [pytest.mark.system, pytest.mark.kafka, pytest.mark.soak]
 
 MAPPING = """
 tables:
