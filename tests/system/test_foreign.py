@@ -16,7 +16,7 @@ from pipeline.core import names
 from pipeline.core.payloads import Passage, Request, RetrievedContext
 from pipeline.core.record import Outgoing
 from pipeline.devkit.kafka import Broker
-from tests.system.site import Site, site
+from tests.system.site import Site, Stage, site
 
 pytestmark = [pytest.mark.kafka, pytest.mark.system]
 
@@ -83,6 +83,18 @@ async def _found(place: Site, asked: Mapping[str, str]) -> dict[str, Sequence[Pa
     return found
 
 
+async def _late(place: Site, index: Stage, topic: str, records: Sequence[Outgoing]) -> None:
+    """Tell of the truncation when all is there already, and then everything once more."""
+    await _write(place, changes(topic, "12-truncate"))
+    await place.idle("index")
+    written = await index.metric("pipeline_index_chunks_total", 'change="written"')
+    await _write(place, records)
+    await place.idle("index")
+    left = await _found(place, {"What is there of opening hours, large bodies, versions?": "acme"})
+    assert {one.document for passages in left.values() for one in passages} <= {"doc-0001"}
+    assert await index.metric("pipeline_index_chunks_total", 'change="written"') == written
+
+
 @pytest.mark.within(120)
 async def test_what_a_database_says_is_what_can_be_found(kafka: Broker, tmp_path: Path) -> None:
     """Snapshot, inserts, updates, a deletion, a changed key, an id used again: the newest state of each, no other.
@@ -126,13 +138,6 @@ async def test_what_a_database_says_is_what_can_be_found(kafka: Broker, tmp_path
         assert {one.title for one in found["Which large body has a new title?"]} == {"Large body, new title"}
         assert await started.metric("pipeline_records_ignored_total") == 4
         assert await started.metric("pipeline_index_freshness_seconds_count") > 0
-        await _write(place, changes(topic, "12-truncate"))
-        await place.idle("index")
-        written = await started.metric("pipeline_index_chunks_total", 'change="written"')
-        await _write(place, records)
-        await place.idle("index")
-        left = await _found(place, {"What is there of opening hours, large bodies, versions?": "acme"})
-        assert {one.document for passages in left.values() for one in passages} <= {"doc-0001"}
-        assert await started.metric("pipeline_index_chunks_total", 'change="written"') == written
+        await _late(place, started, topic, records)
         async with place.desk() as desk:
             assert (await desk.lag("index"), await desk.dead()) == (0, 0)
