@@ -88,23 +88,23 @@ class PassageSearchContract(ABC):
     @pytest.mark.parametrize(
         "filters,names",
         [
-            ({"source": "forum"}, {"c"}),
-            ({"document": "a"}, {"a"}),
-            ({"title": "Hours"}, {"a", "b", "c"}),
-            ({"tenant": "acme"}, {"a", "b", "c"}),
-            ({"language": "de"}, {"a", "c"}),
-            ({"language": "de", "source": "handbook"}, {"a"}),
-            ({"language": "de", "level": "1"}, set()),
-            ({"language": "d"}, set()),
-            ({"language": ""}, set()),
-            ({"nothing": "de"}, set()),
-            ({"text": OPENING}, set()),
-            ({"version": "7"}, set()),
-            ({"source": "handbook", "document": "b", "level": "1"}, {"b"}),
+            ({"source": "forum"}, "c"),
+            ({"document": "a"}, "a"),
+            ({"title": "Hours"}, "abc"),
+            ({"tenant": "acme"}, "abc"),
+            ({"language": "de"}, "ac"),
+            ({"language": "de", "source": "handbook"}, "a"),
+            ({"language": "de", "level": "1"}, ""),
+            ({"language": "d"}, ""),
+            ({"language": ""}, ""),
+            ({"nothing": "de"}, ""),
+            ({"text": OPENING}, ""),
+            ({"version": "7"}, ""),
+            ({"source": "handbook", "document": "b", "level": "1"}, "b"),
         ],
         ids=str,
     )
-    async def test_all_filters_hold(self, filters: Mapping[str, str], names: set[str]) -> None:
+    async def test_all_filters_hold(self, filters: Mapping[str, str], names: str) -> None:
         """Of the passage itself and of its document's fields; a field that a document lacks has no value."""
         documents = [
             held("a", OPENING, language="de"),
@@ -112,7 +112,7 @@ class PassageSearchContract(ABC):
             held("c", OPENING, source="forum", language="de", document="a"),
         ]
         async with self.holding(documents) as index:
-            assert {one.document for one in await index.search(Search("acme", OPENING, 5, filters))} == names
+            assert {one.document for one in await index.search(Search("acme", OPENING, 5, filters))} == set(names)
 
     async def test_a_field_does_not_stand_for_the_passage_itself(self) -> None:
         """A document cannot pass for another by a field that is called like what all passages have."""
