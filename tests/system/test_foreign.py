@@ -76,7 +76,7 @@ async def _found(place: Site, asked: Mapping[str, str]) -> dict[str, Sequence[Pa
         for text, tenant in asked.items():
             await desk.request(Request(type="quick_answer", input=text, tenant=tenant))
         async with asyncio.timeout(60), wiring.open_tail(place.configured, [topic], from_start=True) as records:
-            while len(found) < len(asked):
+            while not asked.keys() <= found.keys():
                 record = await anext(records)
                 context = await desk.codec.decode("contexts", RetrievedContext, record.value or b"")
                 found[context.input] = context.passages

@@ -14,7 +14,7 @@ from pipeline.resources import resource
 from pipeline.wire.schemas import load_schemas
 from tests.system.command import pipeline
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.soak]
 
 SCHEMAS = load_schemas(resource("schemas"))
 VERSIONS = sum(len(SCHEMAS.versions(noun)) for noun in SCHEMAS.nouns)
