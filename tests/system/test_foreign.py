@@ -80,7 +80,7 @@ async def _found(place: Site, asked: Mapping[str, str]) -> dict[str, Sequence[Pa
                 record = await anext(records)
                 context = await desk.codec.decode("contexts", RetrievedContext, record.value or b"")
                 found[context.input] = context.passages
-    return found
+    return {text: found[text] for text in asked}
 
 
 async def _late(place: Site, index: Stage, topic: str, records: Sequence[Outgoing]) -> None:
