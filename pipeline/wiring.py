@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY
 
 from pipeline import topology
 from pipeline.broker.admin import Admin, open_admin
-from pipeline.broker.config import KafkaConfig, from_environment
+from pipeline.broker.config import KafkaConfig
 from pipeline.broker.kafka_consumer import open_consumer
 from pipeline.broker.kafka_producer import open_producer
 from pipeline.broker.kafka_reader import open_reader
@@ -48,7 +48,7 @@ from pipeline.wire.codec import AvroCodec
 from pipeline.wire.debezium import ChangeDecoder
 from pipeline.wire.registered import SchemaRegistry
 from pipeline.wire.schemas import load_schemas
-from pipeline.world import World
+from pipeline.world import World, kafka_of
 
 VERSION = version("llm-event-pipeline")
 CLOCK = time.time
@@ -74,12 +74,6 @@ def chosen(wanted: Sequence[str], configured: Configured) -> list[Stage]:
         replace(STAGES[name], concurrency=configured.concurrency.get(name, STAGES[name].concurrency))
         for name in dict.fromkeys(wanted)
     ]
-
-
-def kafka_of(configured: Configured) -> KafkaConfig:
-    """Read what is configured by `KAFKA_*`. Raises ConfigurationError where that cannot work."""
-    configured.environment.need("KAFKA_BOOTSTRAP_SERVERS", "the address of the Kafka brokers")
-    return from_environment({name: value.text for name, value in configured.environment.starting("KAFKA_").items()})
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 
 from pipeline import topology
 from pipeline.broker.admin import open_admin
-from pipeline.broker.config import from_environment
+from pipeline.broker.config import KafkaConfig, from_environment
 from pipeline.clients.measured_store import MeasuredStore
 from pipeline.clients.passage_freshness import SettledFreshness
 from pipeline.clients.webhook import addresses, open_webhooks
@@ -24,6 +24,12 @@ from pipeline.runtime.plan import plan
 from pipeline.settings import Configured
 from pipeline.settings_tables import load_tables
 from pipeline.telemetry.metrics import IndexMetrics, ModelMetrics
+
+
+def kafka_of(configured: Configured) -> KafkaConfig:
+    """Read what is configured by `KAFKA_*`. Raises ConfigurationError where that cannot work."""
+    configured.environment.need("KAFKA_BOOTSTRAP_SERVERS", "the address of the Kafka brokers")
+    return from_environment({name: value.text for name, value in configured.environment.starting("KAFKA_").items()})
 
 
 class World:
@@ -112,9 +118,7 @@ class World:
         return MeasuredStore(await self._open(PassageSearch), IndexMetrics(REGISTRY), self._clock)
 
     async def _freshness(self) -> Freshness:
-        environment, tables = self._configured.environment, self._configured.settings.tables
-        environment.need("KAFKA_BOOTSTRAP_SERVERS", "the address of the Kafka brokers")
-        kafka = from_environment({name: value.text for name, value in environment.starting("KAFKA_").items()})
+        kafka, tables = kafka_of(self._configured), self._configured.settings.tables
         index = plan(
             next(one for one in topology.STAGES if one.name == "index"), self._configured.settings.topic_prefix
         )

@@ -186,12 +186,6 @@ def make_passage(point: models.ScoredPoint) -> Passage:
     return Passage.model_validate({"score": point.score, **{name: payload.get(name) for name in names}})
 
 
-def visible_to(tenant: str, filters: Mapping[str, str]) -> models.Filter:
-    """Select what a tenant may see, narrowed by `filters`. All must hold, so no filter can widen it."""
-    wanted = [(TENANT, tenant), *filters.items()]
-    return models.Filter(must=[_equals(name, value) for name, value in wanted])
-
-
 def fence(stamps: Collection[str]) -> models.Filter:
     """Select points that are as they were read, by their stamps; none at all where none was there."""
     return models.Filter(must=[_among(STAMP, sorted(stamps) or [_NEVER])])

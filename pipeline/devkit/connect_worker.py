@@ -114,16 +114,8 @@ class ConnectWorker:
         if self.process.running:
             await self.process.terminate()
         self.plan.prepare(self._port)
-        await self.process.start()
-        try:
-            async with asyncio.timeout(_READY_SECONDS):
-                await self._until_ready()
-        except TimeoutError:
-            await self.process.kill()
-            raise self.error(f"Kafka Connect did not answer within {_READY_SECONDS:.0f} s") from None
-        except BaseException:
-            await self.process.kill()
-            raise
+        late = f"Kafka Connect did not answer within {_READY_SECONDS:.0f} s"
+        await self.process.start_until(self._until_ready, _READY_SECONDS, lambda: self.error(late))
 
     def error(self, what: str) -> ConnectFailed:
         """An error for people that shows the end of the log."""

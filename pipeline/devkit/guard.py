@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -56,6 +56,24 @@ class GuardedProcess:
         except asyncio.CancelledError:
             # A few hundredths of a second; then there is something to end.
             self._run = await starting
+            await self.kill()
+            raise
+
+    async def start_until(
+        self, ready: Callable[[], Awaitable[None]], seconds: float, late: Callable[[], Exception]
+    ) -> None:
+        """Start the command and wait until it is ready; where that fails, or takes too long, the child is killed.
+
+        Raises what `ready` raises, and what `late` makes when `seconds` are over.
+        """
+        await self.start()
+        try:
+            async with asyncio.timeout(seconds):
+                await ready()
+        except TimeoutError:
+            await self.kill()
+            raise late() from None
+        except BaseException:
             await self.kill()
             raise
 

@@ -101,16 +101,8 @@ class KafkaServer:
     async def _start_with(self, flags: tuple[str, ...]) -> None:
         self._plan.storage.turn_log()
         self.process.command = _command(self._plan, flags)
-        await self.process.start()
-        try:
-            async with asyncio.timeout(_READY_SECONDS):
-                await self._until_ready()
-        except TimeoutError:
-            await self.process.kill()
-            raise self._error(f"Kafka did not answer within {_READY_SECONDS:.0f} s") from None
-        except BaseException:
-            await self.process.kill()
-            raise
+        late = f"Kafka did not answer within {_READY_SECONDS:.0f} s"
+        await self.process.start_until(self._until_ready, _READY_SECONDS, lambda: self._error(late))
 
     async def _until_ready(self) -> None:
         wanted = self._plan.storage.cluster_id

@@ -168,16 +168,8 @@ class RegistryServer:
         shutil.rmtree(self._plan.data / "tmp", ignore_errors=True)
         (self._plan.data / "tmp").mkdir()
         self.process.command = self._command()
-        await self.process.start()
-        try:
-            async with asyncio.timeout(self._plan.ready):
-                await self._until_ready()
-        except TimeoutError:
-            await self.process.kill()
-            raise self._error(f"The schema registry did not answer within {self._plan.ready:g} s") from None
-        except BaseException:
-            await self.process.kill()
-            raise
+        late = f"The schema registry did not answer within {self._plan.ready:g} s"
+        await self.process.start_until(self._until_ready, self._plan.ready, lambda: self._error(late))
 
     async def _until_ready(self) -> None:
         while not await asyncio.to_thread(_answers, self._port, self._name):

@@ -24,6 +24,7 @@ from pipeline.runtime.runner import Kit, Runner
 from pipeline.runtime.worker import Worker
 from pipeline.settings import Environment, load
 from pipeline.telemetry.metrics import StageMetrics
+from pipeline.world import kafka_of
 from tests.bench.handlers import Raw, RawCodec, handler_of
 from tests.bench.order import NOUN, Order, new_group
 
@@ -101,7 +102,7 @@ async def opened(
 ) -> AsyncIterator[Worker]:
     """Open a worker that runs `plans`, with one producer for all and a consumer for each."""
     configured = load(Environment({"KAFKA_BOOTSTRAP_SERVERS": order.servers}), wiring.STAGES)
-    kafka = wiring.kafka_of(configured)
+    kafka = kafka_of(configured)
     async with AsyncExitStack() as stack:
         admin = await stack.enter_async_context(wiring.opened_admin(configured, print))
         kafka = kafka.with_protocol(await admin.group_protocol())

@@ -33,6 +33,19 @@ async def until(fact: Callable[[], bool], what: str, seconds: float = 60.0) -> N
         await asyncio.sleep(0.05)
 
 
+TABLES = """
+tables:
+  {topic}:
+    source: documents
+    id: id
+    tenant: {{column: tenant}}
+    title: title
+    body: body
+    replica_identity: full
+"""
+"""How the table of our recorded and of our real changes becomes documents; `topic` is to be filled in."""
+
+
 @dataclass
 class Stage:
     """Stages that run in one process."""

@@ -15,20 +15,10 @@ from pipeline.core.payloads import Passage, Request, RetrievedContext
 from pipeline.devkit.kafka import Broker
 from pipeline.devkit.postgres_programs import PostgresMissing
 from tests.system import cdc_site as cdc
-from tests.system.site import Site, site
+from tests.system.site import TABLES, Site, site
 
 pytestmark = [pytest.mark.system, pytest.mark.kafka, pytest.mark.soak]
 
-MAPPING = """
-tables:
-  {topic}:
-    source: documents
-    id: id
-    tenant: {{column: tenant}}
-    title: title
-    body: body
-    replica_identity: full
-"""
 WORDS = tuple("amber birch cedar delta ember fjord grove heath inlet juniper knoll larch maple nettle oxbow".split())
 
 
@@ -79,7 +69,7 @@ async def test_the_index_holds_what_the_source_holds(kafka: Broker, tmp_path: Pa
             await source.sql(*shelves.some(30))
             await source.connect.run("documents", source.configuration())
             mapping = tmp_path / "tables.yaml"
-            mapping.write_text(MAPPING.format(topic=f"{source.prefix}.public.documents"))
+            mapping.write_text(TABLES.format(topic=f"{source.prefix}.public.documents"))
             async with site(kafka, tmp_path, PIPELINE_TABLES=str(mapping)) as place:
                 await place.start("preprocess")
                 await place.start("retrieve", "index")

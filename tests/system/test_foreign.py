@@ -16,7 +16,7 @@ from pipeline.core import names
 from pipeline.core.payloads import Passage, Request, RetrievedContext
 from pipeline.core.record import Outgoing
 from pipeline.devkit.kafka import Broker
-from tests.system.site import Site, Stage, site
+from tests.system.site import TABLES, Site, Stage, site
 
 pytestmark = [pytest.mark.kafka, pytest.mark.system]
 
@@ -31,16 +31,6 @@ FILES = (
     "11-transaction-mixed",
     "13-same-key-reinserted",
 )
-TABLES = """
-tables:
-  {topic}:
-    source: documents
-    id: id
-    tenant: {{column: tenant}}
-    title: title
-    body: body
-    replica_identity: full
-"""
 
 
 def changes(topic: str, *files: str) -> list[Outgoing]:
