@@ -30,6 +30,7 @@ FOREIGN: Mapping[str, str] = {
     "QDRANT_URL": "a Qdrant server; without it a local path that one process can use",
     "QDRANT_API_KEY": "the key of the Qdrant server",
     "EMBEDDING_MODEL": "a model of the provider for dense vectors; without it the index has sparse ones only",
+    "SOURCE_DATABASE_URL": "the database that the tables are in, to audit the index by it and to look rows up",
 }
 """Variables of other products that we read, and what they are for."""
 
