@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from uuid import uuid4
@@ -16,46 +15,10 @@ from pipeline.core import names
 from pipeline.core.payloads import Passage, Request, RetrievedContext
 from pipeline.core.record import Outgoing
 from pipeline.devkit.kafka import Broker
+from tests.system.captured import FILES, changes, write
 from tests.system.site import TABLES, Site, Stage, site
 
 pytestmark = [pytest.mark.kafka, pytest.mark.system]
-
-CAPTURED = Path(__file__).parents[1] / "data" / "cdc"
-FILES = (
-    "01-snapshot",
-    "02-insert",
-    "03-update",
-    "04-update-toast-unchanged.full-identity",
-    "06-delete.full-identity",
-    "08-primary-key-change",
-    "11-transaction-mixed",
-    "13-same-key-reinserted",
-)
-
-
-def changes(topic: str, *files: str) -> list[Outgoing]:
-    """Read the records of one table, in the order of their log, to be written to `topic`; a null of both at the end."""
-    lines = [json.loads(line) for name in files for line in (CAPTURED / f"{name}.jsonl").read_text().splitlines()]
-    rows = [
-        Outgoing(
-            topic,
-            None if one["key"] is None else one["key"].encode(),
-            None if one["value"] is None else one["value"].encode(),
-            tuple((name, None if text is None else text.encode()) for name, text in one["headers"]),
-            one["partition"],
-        )
-        for one in lines
-        if one["topic"] == "app.public.documents"
-    ]
-    return [*rows, Outgoing(topic, None, None, (), 1)]
-
-
-async def _write(place: Site, records: Sequence[Outgoing]) -> None:
-    async with place.desk() as desk:
-        for record in records:
-            done: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
-            desk.producer.send(record, done.set_result)
-            assert await done is None
 
 
 async def _found(place: Site, asked: Mapping[str, str]) -> dict[str, Sequence[Passage]]:
@@ -75,10 +38,10 @@ async def _found(place: Site, asked: Mapping[str, str]) -> dict[str, Sequence[Pa
 
 async def _late(place: Site, index: Stage, topic: str, records: Sequence[Outgoing]) -> None:
     """Tell of the truncation when all is there already, and then everything once more."""
-    await _write(place, changes(topic, "12-truncate"))
+    await write(place, changes(topic, "12-truncate"))
     await place.idle("index")
     written = await index.metric("pipeline_index_chunks_total", 'change="written"')
-    await _write(place, records)
+    await write(place, records)
     await place.idle("index")
     left = await _found(place, {"What is there of opening hours, large bodies, versions?": "acme"})
     assert {one.document for passages in left.values() for one in passages} <= {"doc-0001"}
@@ -100,7 +63,7 @@ async def test_what_a_database_says_is_what_can_be_found(kafka: Broker, tmp_path
             await admin.create_topics([TopicSpec(topic, 3)])
             assert await wiring.check_topics(place.configured, admin) == []
         records = changes(topic, *FILES)
-        await _write(place, records)
+        await write(place, records)
         async with place.desk() as desk:
             assert await desk.lag("index") == len(records)
         started = await place.start("preprocess", "retrieve", "index")
