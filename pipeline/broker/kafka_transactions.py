@@ -4,6 +4,13 @@ A transaction is open only while its batch is written, so it holds back no reade
 before the commit was asked for did not take place. What fails afterwards may have: then the client is replaced, for
 `init_transactions` ends whatever its predecessor has left open, and the group's own offsets, which were part of the
 transaction, tell how that ended.
+
+A call that does not come back is given up, with its client: librdkafka 2.16.0 (confluent-kafka 2.16.1) looks at no
+timeout while `send_offsets_to_transaction` waits for the group's coordinator, and it waits until some connection comes
+or goes where three lookups in a row are answered by COORDINATOR_NOT_AVAILABLE, as while a broker starts, or where the
+coordinator that it remembers is from before it has bootstrapped again, as it does once all connections are lost. What
+was given up does no harm: nobody asks it for a commit any more, and its successor has fenced it before a word is said
+of its batch.
 """
 
 from __future__ import annotations
@@ -13,31 +20,41 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from functools import partial
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from pipeline.broker.calls import Calls, Unanswered
 from pipeline.broker.client import new_client
 from pipeline.broker.commits import offsets_of
-from pipeline.broker.config import KafkaConfig
+from pipeline.broker.config import KafkaConfig, Value
 from pipeline.broker.transaction_verdicts import Forbidden, took_place, unusable
 from pipeline.broker.verdicts import undelivered
 from pipeline.core.ports import Batch, Ended, NotCommitted
 from pipeline.core.record import Commit, Partition
 from pipeline.telemetry import logs
 
-# One call of the client blocks for so long at most, so that closing is noticed.
+# One call of the client is asked to block for so long at most, so that closing is noticed.
 SLICE_SECONDS = 1.0
 PAUSE_SECONDS = 0.1
 CLOSE_SECONDS = 10.0
 LOOKUP_SECONDS = 5.0
+# A call that says that it has to be made again, and no more, for so long is given up with its client: the broker has
+# ended such a transaction long before, and a new client asks for the brokers' addresses anew.
+RETRY_SECONDS = 30.0
+# A batch that takes so long is in the log, with what it waits for; and again each time it has taken twice as long.
+NOTICE_SECONDS = 5.0
 
 # confluent-kafka 2.16 leaves an exception pending when a producer is fenced, and the next call of anything fails with
 # SystemError. Both mean that the call did not do what it was asked.
-FAILURES = (KafkaException, SystemError)
+FAILURES = (KafkaException, SystemError, Unanswered)
+
+# The default, rebootstrap, makes new brokers of old ones when all connections are lost, and the coordinator that the
+# client remembers is none of them.
+_STAY: Mapping[str, Value] = {"metadata.recovery.strategy": "none"}
 
 
 class _Closing(Exception):
@@ -121,10 +138,15 @@ class _Writing:
         self._group = group
         self._id = transactional_id
         self._client = self._open()
+        self._calls = Calls(f"kafka {transactional_id} calls")
         self._ready = False
+        self._waits_for = ""
+        self._began = self._notice_at = 0.0
 
     def write(self, batch: Batch) -> Exception | None:
         """Bring a batch to its end; returns how that was."""
+        self._began = time.monotonic()
+        self._notice_at = self._began + NOTICE_SECONDS
         try:
             self._prepare()
             return self._attempt(batch)
@@ -134,28 +156,29 @@ class _Writing:
             return forbidden.halt
 
     def close(self) -> None:
-        """Let go of the client."""
-        self._client.purge()
-        # It would abort what is open first, and a client that is fenced raises there.
-        with contextlib.suppress(*FAILURES):
-            self._client.close()
+        """Let go of the client, which ends soon or, where a call of it hangs, some time."""
+        self._let_go()
+        self._calls.join(CLOSE_SECONDS)
 
     # -------------------------------------------------------------- one batch
 
     def _attempt(self, batch: Batch) -> Exception | None:
         try:
-            self._patiently(self._client.begin_transaction)
+            self._ask("begin_transaction", self._client.begin_transaction)
             refused, again = self._produce(batch)
             if refused or again:
                 self._abort()
                 return NotCommitted("records were refused" if refused else "a partition was not ready", refused)
             offsets = offsets_of(batch.offsets)
-            self._patiently(partial(self._client.send_offsets_to_transaction, offsets, batch.member, SLICE_SECONDS))
+            send = partial(self._client.send_offsets_to_transaction, offsets, batch.member, SLICE_SECONDS)
+            self._ask("send_offsets_to_transaction", send)
         except FAILURES as error:
             self._abort()
+            if isinstance(error, Unanswered):
+                self._offsets(batch)  # until there is a coordinator, the next client would hang as well
             return NotCommitted(_text(error))
         try:
-            self._patiently(partial(self._client.commit_transaction, SLICE_SECONDS))
+            self._ask("commit_transaction", partial(self._client.commit_transaction, SLICE_SECONDS))
         except FAILURES as error:
             return self._find_out(batch, error)
         return None
@@ -197,6 +220,7 @@ class _Writing:
                 if unusable(error.args[0]):
                     raise
                 refused[index] = undelivered(error.args[0], record.topic, record.partition)
+        self._waits_for = "the records' acknowledgements"
         while not refused and not failed and self._client.flush(SLICE_SECONDS):
             self._go_on()
         if failed and not refused:
@@ -206,9 +230,10 @@ class _Writing:
     def _abort(self) -> None:
         """Make certain that nothing of the transaction takes place."""
         try:
-            self._patiently(partial(self._client.abort_transaction, SLICE_SECONDS))
+            self._ask("abort_transaction", partial(self._client.abort_transaction, SLICE_SECONDS))
         except FAILURES:
             self._replace()
+            self._prepare()
 
     def _find_out(self, batch: Batch, error: Exception) -> Exception | None:
         """Say how a transaction ended whose commit was answered by an error, or by nothing."""
@@ -223,13 +248,14 @@ class _Writing:
     # -------------------------------------------------------------- the client
 
     def _open(self) -> Producer:
-        return new_client(Producer, self._config, {**self._config.transactions(self._id), "error_cb": _quiet})
+        properties = {**_STAY, **self._config.transactions(self._id), "error_cb": _quiet}
+        return new_client(Producer, self._config, properties)
 
     def _prepare(self) -> None:
         """Fence and end what an earlier client of this id has left, if that was not done yet."""
         while not self._ready:
             try:
-                self._patiently(partial(self._client.init_transactions, SLICE_SECONDS))
+                self._ask("init_transactions", partial(self._client.init_transactions, SLICE_SECONDS))
                 self._ready = True
             except FAILURES as error:
                 if isinstance(error, KafkaException):
@@ -239,36 +265,63 @@ class _Writing:
                 self._go_on()
 
     def _replace(self) -> None:
-        self.close()
+        self._let_go()
         self._client, self._ready = self._open(), False
+        self._calls = Calls(f"kafka {self._id} calls")
+
+    def _let_go(self) -> None:
+        """Have the client closed once nothing of it is under way, without waiting for that."""
+        client = self._client
+
+        def close() -> None:
+            client.purge()
+            # It would abort what is open first, and a client that is fenced raises there.
+            with contextlib.suppress(*FAILURES):
+                client.close()
+
+        self._calls.end(close)
 
     def _offsets(self, batch: Batch) -> dict[Partition, Commit]:
         """Look up what the group has committed, once no transaction on it is open (KIP-447: stable offsets)."""
-        parts = [TopicPartition(*name) for name in batch.offsets]
-        consumer = new_client(Consumer, self._config, self._config.consumer(self._group))
-        try:
-            while True:
-                with contextlib.suppress(KafkaException):
-                    found = consumer.committed(parts, timeout=LOOKUP_SECONDS)
-                    if all(part.error is None for part in found):
-                        return {
-                            Partition(part.topic, part.partition): Commit(part.offset, part.metadata or "")
-                            for part in found
-                        }
+        while True:
+            consumer = new_client(Consumer, self._config, self._config.consumer(self._group))
+            calls = Calls(f"kafka {self._id} lookup")
+            try:
+                return self._look_up(calls, consumer, [TopicPartition(*name) for name in batch.offsets])
+            except Unanswered:
                 self._go_on()
-                time.sleep(PAUSE_SECONDS)
-        finally:
-            consumer.close()
+            finally:
+                calls.end(consumer.close)
+
+    def _look_up(self, calls: Calls, consumer: Consumer, parts: list[TopicPartition]) -> dict[Partition, Commit]:
+        self._waits_for = what = "the group's offsets"
+        while True:
+            with contextlib.suppress(KafkaException):
+                found = calls.make(what, partial(consumer.committed, parts, timeout=LOOKUP_SECONDS), self._go_on)
+                if all(part.error is None for part in found):
+                    return {
+                        Partition(part.topic, part.partition): Commit(part.offset, part.metadata or "")
+                        for part in found
+                    }
+            self._go_on()
+            time.sleep(PAUSE_SECONDS)
+
+    def _ask(self, what: str, call: Callable[[], object]) -> None:
+        """Make a call that may block; raises Unanswered where it does not come back."""
+        self._waits_for = what
+        self._patiently(partial(self._calls.make, what, call, self._go_on))
 
     def _patiently(self, call: Callable[[], object]) -> None:
         """Make a call again while the client says that this is all it needs; raises KafkaException otherwise."""
+        end = time.monotonic() + RETRY_SECONDS
         while True:
             try:
                 call()
             except BufferError:
                 self._client.poll(PAUSE_SECONDS)
             except KafkaException as error:
-                if not error.args[0].retriable() or error.args[0].txn_requires_abort():
+                hopeless = not error.args[0].retriable() or error.args[0].txn_requires_abort()
+                if hopeless or time.monotonic() > end:
                     raise
                 time.sleep(0.005)
             else:
@@ -276,8 +329,17 @@ class _Writing:
             self._go_on()
 
     def _go_on(self) -> None:
+        """Whoever waits asks this, again and again."""
         if self.closing:
             raise _Closing
+        now = time.monotonic()
+        if now >= self._notice_at:
+            waited = now - self._began
+            self._notice_at = now + waited
+            logs.get().warning(
+                f"transactional id {self._id}: a batch has waited {waited:.0f} s for Kafka, now for {self._waits_for}",
+                action="transaction_waits",
+            )
 
 
 def _text(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,6 +14,7 @@ from uuid import uuid4
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from pipeline.broker import calls, kafka_transactions
 from pipeline.broker.config import GroupProtocol, KafkaConfig
 from pipeline.broker.kafka import open_consumer, open_producer
 from pipeline.broker.kafka_transactions import KafkaTransactions, open_transactions
@@ -23,6 +25,7 @@ from pipeline.core.record import Commit, Outgoing, Partition
 from pipeline.devkit.kafka import Broker
 from pipeline.runtime.plan import Plan, plan
 from pipeline.runtime.runner import Kit, Runner
+from tests.broker.forgetful import Forgetful, forgetful
 from tests.broker.kafka_bench import KafkaBench, kafka_bench
 from tests.contracts.broker_bench import Opens, Owner, nothing, take, turn, values, write
 from tests.contracts.transactions_contract import Site, result
@@ -30,6 +33,11 @@ from tests.runtime.world import END, OUT, JsonCodec, Note, Script, World
 
 BOTH = pytest.mark.parametrize("protocol", ["consumer", "classic"])
 NOWHERE = KafkaConfig({"bootstrap.servers": "127.0.0.1:1"})
+
+
+def callers(transactional_id: str) -> int:
+    """How many clients of an id are not closed yet."""
+    return sum(thread.name == f"kafka {transactional_id} calls" for thread in threading.enumerate())
 
 
 async def test_refused_configuration() -> None:
@@ -48,6 +56,22 @@ async def test_no_broker_at_all() -> None:
     while not ends:
         await asyncio.sleep(0.01)
     assert isinstance(ends[0], NotCommitted)
+
+
+@pytest.mark.kafka
+async def test_a_long_outage(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """While there is no broker the client is replaced now and then, none is left behind, and the log says why."""
+    monkeypatch.setattr(kafka_transactions, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(kafka_transactions, "NOTICE_SECONDS", 0.5)
+    async with asyncio.timeout(30), open_transactions(NOWHERE, "g", "outage") as transactions:
+        first = transactions._writing._client
+        transactions.begin(Batch([], {Partition("t", 0): Commit(1)}, b"member"), lambda _: None)
+        while transactions._writing._client is first:
+            await asyncio.sleep(0.01)
+        while callers("outage") > 1:
+            await asyncio.sleep(0.01)
+        while "now for init_transactions" not in capsys.readouterr().out:
+            await asyncio.sleep(0.01)
 
 
 class _Meddled:
@@ -93,6 +117,82 @@ class TestUnheard:
             assert await result(transactions, site.batch("c", offset=3)) is None
             assert await site.seen(3) == [b"a", b"b", b"c"]
             assert await site.at() == {Partition(site.source, 0): 3}
+
+
+@asynccontextmanager
+async def hanging(kafka: Broker) -> AsyncIterator[tuple[Site, Forgetful, KafkaTransactions]]:
+    """A site, and transactions whose next call of `send_offsets_to_transaction` hangs until a connection is cut."""
+    servers = kafka.bootstrap_servers
+    async with kafka_bench(servers, "consumer") as bench, forgetful(servers) as coordinator:
+        site = await Site.make(bench)
+        coordinator.forgets = 3
+        config = KafkaConfig({"bootstrap.servers": coordinator.servers}, "consumer")
+        async with open_transactions(config, site.group, site.id) as transactions:
+            yield site, coordinator, transactions
+
+
+@pytest.mark.kafka
+class TestHanging:
+    """A coordinator that is not known for a moment, after which the client hangs though the coordinator is known."""
+
+    @pytest.fixture(autouse=True)
+    def _impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(calls, "PIECE_SECONDS", 1.0)
+        monkeypatch.setattr(kafka_transactions, "NOTICE_SECONDS", 1.0)
+        monkeypatch.setattr(kafka_transactions, "CLOSE_SECONDS", 1.0)
+
+    async def test_another_client_takes_its_place(self, kafka: Broker, capsys: pytest.CaptureFixture[str]) -> None:
+        """The batch has not taken place and can be tried again; the log says what was waited for."""
+        async with hanging(kafka) as (site, coordinator, transactions):
+            error = await result(transactions, site.batch("a", offset=3))
+            assert isinstance(error, NotCommitted)
+            assert str(error).startswith("send_offsets_to_transaction did not come back")
+            assert coordinator.forgets == 0
+            assert "now for send_offsets_to_transaction" in capsys.readouterr().out
+            assert await result(transactions, site.batch("b")) is None
+            assert await site.at() == {Partition(site.source, 0): 1}
+
+    async def test_what_comes_back_late_does_nothing(self, kafka: Broker) -> None:
+        """A client that was given up and goes on writes neither into its own batch nor into a later one, and ends."""
+        async with hanging(kafka) as (site, coordinator, transactions):
+            assert isinstance(await result(transactions, site.batch("a", offset=3)), NotCommitted)
+            assert await result(transactions, site.batch("b")) is None
+            assert callers(site.id) == 2
+            coordinator.cut()
+            async with asyncio.timeout(30):
+                while callers(site.id) > 1:
+                    await asyncio.sleep(0.01)
+            assert await site.at() == {Partition(site.source, 0): 1}
+            assert await result(transactions, site.batch("c", offset=2)) is None
+            assert await site.seen(2) == [b"b", b"c"]
+
+    async def test_all_connections_are_lost(self, kafka: Broker) -> None:
+        """The next batch finds its way by itself: nothing hangs."""
+        async with hanging(kafka) as (site, coordinator, transactions):
+            coordinator.forgets = 0
+            first = transactions._writing._client
+            assert await result(transactions, site.batch("a")) is None
+            coordinator.cut()
+            assert await result(transactions, site.batch("b", offset=2)) is None
+            assert transactions._writing._client is first
+
+    async def test_closing(self, kafka: Broker, capsys: pytest.CaptureFixture[str]) -> None:
+        """Transactions whose client hangs can be closed all the same: the batch does not take place."""
+        ends: list[Exception | None] = []
+        async with hanging(kafka) as (site, coordinator, transactions):
+            transactions.begin(site.batch("a", offset=3), ends.append)
+            while coordinator.forgets:
+                await asyncio.sleep(0.01)
+            await transactions.close()
+            while not ends:
+                await asyncio.sleep(0.01)
+            assert str(ends[0]) == "the stage is being closed"
+            assert "action=left_unheard" in capsys.readouterr().out
+            assert await site.at() == {}
+            coordinator.cut()
+            while callers(site.id):
+                await asyncio.sleep(0.01)
+            assert await site.seen(0) == []
 
 
 @dataclass
