@@ -29,7 +29,7 @@ from pipeline.core.limits import MAX_FOREIGN_BYTES
 from pipeline.core.payloads import Document, Request
 from pipeline.core.ports import Clock, Codec, Producer
 from pipeline.core.record import Record
-from pipeline.core.stage import Handler, Stage
+from pipeline.core.stage import Stage
 from pipeline.core.tables import Tables
 from pipeline.ops.publish import Publisher
 from pipeline.ops.topic_check import TopicState, foreign_problems, problems
@@ -138,7 +138,8 @@ async def open_worker(
     stages = chosen(wanted, configured)
     settings, tables = configured.settings, tables_of(configured, stages)
     async with AsyncExitStack() as stack:
-        handlers = await _handlers(configured, stages, stack)
+        world = _world(configured, stages, stack)
+        handlers = [await world.handler(stage) for stage in stages]
         kafka = kafka_of(configured)
         admin = await stack.enter_async_context(opened_admin(configured, say))
         producer = await stack.enter_async_context(open_producer(kafka))
@@ -148,7 +149,7 @@ async def open_worker(
         kafka = kafka.with_protocol(await admin.group_protocol())
         observer = Observer(StageMetrics(REGISTRY))
         control = await stack.enter_async_context(followed(await _control(configured, kafka, codec, stack, CLOCK)))
-        decoder = ChangeDecoder(tables, registry) if tables else None
+        decoder = ChangeDecoder(tables, registry, await world.rereads()) if tables else None
         runners = []
         for stage, handler in zip(stages, handlers, strict=True):
             foreign = decoder if topology.reads_foreign(stage) else None
@@ -179,10 +180,9 @@ async def open_worker(
         yield OpenWorker(worker, await stack.enter_async_context(probes))
 
 
-async def _handlers(configured: Configured, stages: Sequence[Stage], stack: AsyncExitStack) -> list[Handler[Any, Any]]:
+def _world(configured: Configured, stages: Sequence[Stage], stack: AsyncExitStack) -> World:
     calls = next((one.concurrency for one in stages if one.name == "infer"), 1)
-    world = World(configured, catalog_of(configured), stack, calls, CLOCK)
-    return [await world.handler(stage) for stage in stages]
+    return World(configured, catalog_of(configured), stack, calls, CLOCK)
 
 
 async def _transacting(kit: Kit, bound: Plan, kafka: KafkaConfig, stack: AsyncExitStack) -> Kit:

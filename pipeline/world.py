@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import fields
-from functools import cached_property
-from typing import Any, get_type_hints
+from functools import cached_property, partial
+from typing import Any, cast, get_type_hints
 
 from prometheus_client import REGISTRY
 
@@ -14,22 +15,40 @@ from pipeline import topology
 from pipeline.broker.admin import open_admin
 from pipeline.broker.config import KafkaConfig, from_environment
 from pipeline.clients.measured_store import MeasuredStore
-from pipeline.clients.passage_freshness import SettledFreshness
+from pipeline.clients.passage_freshness import Foreign, SettledFreshness
 from pipeline.clients.webhook import addresses, open_webhooks
 from pipeline.core.catalog import Catalog
-from pipeline.core.index_ports import Embedder, Freshness, PassageSearch, PassageStore
+from pipeline.core.index_ports import Embedder, Freshness, PassageSearch, PassageStore, Rereads
 from pipeline.core.ports import ChatModel, Clock, WebhookSender
 from pipeline.core.stage import Handler, Stage
+from pipeline.core.tables import Tables
 from pipeline.runtime.plan import plan
 from pipeline.settings import Configured
 from pipeline.settings_tables import load_tables
 from pipeline.telemetry.metrics import IndexMetrics, ModelMetrics
+from pipeline.wire.debezium_rereads import RowReader
 
 
 def kafka_of(configured: Configured) -> KafkaConfig:
     """Read what is configured by `KAFKA_*`. Raises ConfigurationError where that cannot work."""
     configured.environment.need("KAFKA_BOOTSTRAP_SERVERS", "the address of the Kafka brokers")
     return from_environment({name: value.text for name, value in configured.environment.starting("KAFKA_").items()})
+
+
+class FreshnessOnDemand:
+    """Opens what tells how fresh the index is at the first question: most requests ask for nothing of it."""
+
+    def __init__(self, opener: Callable[[], Awaitable[Freshness]]) -> None:
+        """Open with `opener`, once."""
+        self._opener = opener
+        self._opening = asyncio.Lock()
+        self._opened: Freshness | None = None
+
+    async def caught_up(self, source: str, version: int, asker: str) -> bool:
+        """Whether the index is there; see the port."""
+        async with self._opening:
+            opened = self._opened = self._opened or await self._opener()
+        return await opened.caught_up(source, version, asker)
 
 
 class World:
@@ -51,6 +70,7 @@ class World:
             Freshness: ("freshness", self._freshness),
             PassageSearch: ("passages", self._passages),
             PassageStore: ("store", self._store),
+            Rereads: ("rereads", self.rereads),
             WebhookSender: ("webhooks", self._webhooks),
         }
 
@@ -117,20 +137,50 @@ class World:
     async def _store(self) -> PassageStore:
         return MeasuredStore(await self._open(PassageSearch), IndexMetrics(REGISTRY), self._clock)
 
+    @cached_property
+    def _tables(self) -> Tables | None:
+        path = self._configured.settings.tables
+        return load_tables(path) if path else None
+
+    async def _source(self) -> Any:
+        """Open the source database, once; None where none is configured."""
+        url = self._configured.environment.get("SOURCE_DATABASE_URL")
+        if url is not None and "source" not in self._opened:
+            from pipeline.clients.source_database import open_source  # noqa: PLC0415  # 0.2 s, where it is set
+
+            self._opened["source"] = await self._stack.enter_async_context(open_source(url, self._clock))
+        return self._opened.get("source")
+
+    async def rereads(self) -> RowReader:
+        """Open what reads rows again; without a query for any table it asks nobody.
+
+        Raises ConfigurationError where a query has no database, or is none that works.
+        """
+        if "rereads" not in self._opened:
+            tables = self._tables
+            queried = tables is not None and any(table.reread for table in tables.tables.values())
+            if queried:
+                self._configured.environment.need("SOURCE_DATABASE_URL", "what `reread` in PIPELINE_TABLES asks")
+            reader = RowReader(tables, await self._source() if queried else None, self._clock)
+            await reader.check()
+            self._opened["rereads"] = reader
+        return cast(RowReader, self._opened["rereads"])
+
     async def _freshness(self) -> Freshness:
-        kafka, tables = kafka_of(self._configured), self._configured.settings.tables
+        foreign = Foreign()
+        if tables := self._tables:
+            # A worker that does not know them would take their changes for written when they are not.
+            topics = {table.source: "" if table.version.column else topic for topic, table in tables.tables.items()}
+            source = await self._source() if tables.slot else None
+            foreign = Foreign(topics, partial(source.passed, tables.slot) if source else None)
+        return FreshnessOnDemand(partial(self._settled, foreign))
+
+    async def _settled(self, foreign: Foreign) -> Freshness:
         index = plan(
             next(one for one in topology.STAGES if one.name == "index"), self._configured.settings.topic_prefix
         )
-        return SettledFreshness(
-            await self._stack.enter_async_context(open_admin(kafka)),
-            index.group,
-            list(index.sources),
-            list(index.tiers),
-            # A worker that does not know them would take their changes for written when they are not.
-            [table.source for table in load_tables(tables).tables.values()] if tables else [],
-            self._clock,
-        )
+        admin = await self._stack.enter_async_context(open_admin(kafka_of(self._configured)))
+        return SettledFreshness(admin, index.group, list(index.sources), list(index.tiers), foreign, self._clock)
 
     async def _webhooks(self) -> WebhookSender:
         catalog: Catalog = await self._open(Catalog)

@@ -5,14 +5,16 @@ A database that is away, or busy, defers; a question that it refuses is retried,
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from decimal import Decimal
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import asyncpg
 
 from pipeline.clients.redact import redact
-from pipeline.core.errors import ConfigurationError, Defer, Outcome, Retry
+from pipeline.core.errors import ConfigurationError, Defer, Fail, Outcome, Retry
 from pipeline.core.ports import Clock
 
 CONNECTIONS = 4
@@ -22,6 +24,11 @@ QUERY_SECONDS = 60.0
 """The longest wait for a connection, and for an answer."""
 AWAY_SECONDS = 10.0
 """How long a call is deferred that found no database."""
+
+_SLOT = """
+SELECT active, coalesce(confirmed_flush_lsn, '0/0') - '0/0' AS position FROM pg_replication_slots
+WHERE slot_name = $1 AND database = current_database()
+"""
 
 _PASSING = (
     OSError,
@@ -47,6 +54,36 @@ class SourceDatabase:
             rows: Sequence[asyncpg.Record] = await self._pool.fetch(query, *values)
             return rows
 
+    async def row(self, query: str, key: str) -> Mapping[str, object] | None:
+        """Ask for a row as it is now; see the port `SourceRows`. Values are as the connector tells them, where text."""
+        async with self.snapshot() as connection:
+            if await connection.fetchval("SELECT pg_is_in_recovery()"):
+                # It lags, so that a row could be missing that is there.
+                raise self._later("the source database is a standby, and rows are read again from the primary only")
+            found = await connection.fetch(query, key)
+        if len(found) > 1:
+            raise Retry(f"a query for one row has found {len(found)}: {query}", code="source_error")
+        return {name: _told(value) for name, value in found[0].items()} if found else None
+
+    async def columns(self, query: str) -> Sequence[str]:
+        """Name the columns that a query returns; see the port `SourceRows`."""
+        async with self.snapshot() as connection:
+            return [attribute.name for attribute in (await connection.prepare(query)).get_attributes()]
+
+    async def passed(self, slot: str) -> int:
+        """Say up to which position of its log the reader of a replication slot has confirmed it; 0 while nobody reads.
+
+        Raises Fail where the database has no such slot, else what `rows` raises.
+        """
+        found = await self.rows(_SLOT, slot)
+        if not found:
+            raise Fail(
+                f"as_fresh_as: the source database has no replication slot {slot!r}: let `slot` in PIPELINE_TABLES be "
+                "that of its connector, and SOURCE_DATABASE_URL the database that it reads",
+                code="freshness_unknown",
+            )
+        return int(found[0]["position"]) if found[0]["active"] else 0
+
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy]:
         """Open a transaction all of whose queries see the same rows; its cursors may be read for as long as it lasts.
@@ -69,9 +106,15 @@ class SourceDatabase:
 
     def _outcome(self, error: Exception) -> Outcome:
         what = redact(f"the source database {type(error).__name__} {error}")
-        if isinstance(error, _PASSING):
-            return Defer(what, until=self._clock() + AWAY_SECONDS, code="source_away")
-        return Retry(what, code="source_error")
+        return self._later(what) if isinstance(error, _PASSING) else Retry(what, code="source_error")
+
+    def _later(self, why: str) -> Defer:
+        return Defer(why, until=self._clock() + AWAY_SECONDS, code="source_away")
+
+
+def _told(value: object) -> object:
+    """Spell what a connector tells as text too; other values are what they are."""
+    return str(value) if isinstance(value, UUID | Decimal) else value
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pipeline.core.payloads import Document, Passage
+from pipeline.core.payloads import Document, Nothing, Passage
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,33 @@ class PassageStore(Protocol):
 
     async def empty(self, source: str, version: int) -> Indexed:
         """Remove all documents of a source that are not newer than `version`."""
+        ...
+
+
+class Rereads(Protocol):
+    """Reads documents' rows again, for what a change does not tell."""
+
+    async def reread(self, document: Document) -> Document | Nothing | None:
+        """Add the body that the row has now to a document whose body is kept; its version stays.
+
+        Nothing where the row is gone, None where no query is configured for the source. Raises Reject for a row that
+        makes no document, Defer where the database is away, Retry where it refuses the query.
+        """
+        ...
+
+
+class SourceRows(Protocol):
+    """Asks the source database for single rows."""
+
+    async def row(self, query: str, key: str) -> Mapping[str, object] | None:
+        """Ask for the row of a key, as its columns by name; None where there is none.
+
+        Raises Defer where the database is away or only a copy that may lag, Retry where it refuses the query.
+        """
+        ...
+
+    async def columns(self, query: str) -> Sequence[str]:
+        """Name the columns that a query returns. Raises what `row` raises."""
         ...
 
 

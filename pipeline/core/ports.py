@@ -325,7 +325,7 @@ class RecordDecoder(Protocol):
     async def decode(self, record: Record, topic: str) -> Payload:
         """Decode a record that first stood on `topic`; a value may be null. Returns `Nothing` where nothing is asked.
 
-        Raises Reject (with a reason for people) or Defer (a registry or a database is away).
+        Raises Reject (with a reason for people), Defer (a registry or a database is away) or Retry (one errs).
         """
         ...
 

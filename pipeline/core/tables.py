@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.core.errors import ConfigurationError
 from pipeline.core.names import MAX_TOPIC
@@ -20,6 +20,8 @@ RESERVED = ("tenant", "source", "document", "title")
 """What every document can be filtered by, so that no column may have these names as a field."""
 MAX_NAME = 200
 """The longest name of a column, a source or a constant tenant, in characters."""
+MAX_QUERY = 10_000
+"""The longest query, in characters."""
 
 _TOPIC = re.compile(rf"[a-zA-Z0-9._-]{{1,{MAX_TOPIC}}}")
 
@@ -65,6 +67,13 @@ def _version(entry: object) -> object:
     return {} if entry == "lsn" else entry
 
 
+def _reread(entry: str) -> str:
+    """Check a query as far as its text tells. Raises ValueError with the cure."""
+    if not re.match(r"\s*(select|with)\b", entry, re.IGNORECASE) or set(re.findall(r"\$(\d+)", entry)) != {"1"}:
+        raise ValueError("write a query with one parameter, as in SELECT title, body FROM notes WHERE id = $1")
+    return entry
+
+
 def _tenant(entry: object) -> object:
     if isinstance(entry, str):
         raise ValueError(f"write {{column: {entry}}} for what a column holds, or {{constant: {entry}}} for all rows")
@@ -75,6 +84,7 @@ Columns = Annotated[tuple[str, ...], BeforeValidator(_columns)]
 SomeColumns = Annotated[tuple[str, ...], BeforeValidator(_some_columns)]
 FieldColumns = Annotated[dict[str, str], BeforeValidator(_fields)]
 Text = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+Query = Annotated[str, Field(max_length=MAX_QUERY), AfterValidator(_reread)]
 
 
 class _Entry(BaseModel):
@@ -120,6 +130,9 @@ class Table(_Entry):
 
     `replica_identity` is what the table was altered to. With `default`, the `placeholder` always means an unchanged
     value. With `full` Debezium never needs it, so that it is a user's own text where the change bears that out.
+
+    `reread` is a query to the source database, with one parameter, a document's id: it returns columns of the row, by
+    their names here, for what a change does not tell.
     """
 
     source: Text
@@ -131,6 +144,7 @@ class Table(_Entry):
     fields: FieldColumns = Field(default_factory=dict)
     placeholder: Text = PLACEHOLDER
     replica_identity: Literal["default", "full"] = "default"
+    reread: Query | None = None
 
     @model_validator(mode="after")
     def _deletions_have_versions(self) -> Table:
@@ -146,11 +160,12 @@ class Table(_Entry):
 class Tables(_Entry):
     """A whole checked mapping: tables by the topic that their changes are on, and topics that are known not to matter.
 
-    No topic and no source is there twice.
+    No topic and no source is there twice. `slot` is the replication slot of the connector that brings the changes.
     """
 
     tables: dict[str, Table]
     ignored: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    slot: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,63}$")] | None = None
 
     @model_validator(mode="after")
     def _topics(self) -> Tables:

@@ -14,7 +14,7 @@ from pipeline.core.errors import Fail, Outcome, Reject
 from pipeline.core.index_ports import Chunk, Embedding, Indexed, Search
 from pipeline.core.limits import estimate_tokens
 from pipeline.core.passages import Texts, diverse, fitting, widened
-from pipeline.core.payloads import Document, Passage
+from pipeline.core.payloads import Document, Nothing, Passage
 from pipeline.core.ports import ChatAnswer, ChatCall, WebhookMessage
 from pipeline.devkit.simulator_vectors import vector
 
@@ -175,6 +175,26 @@ class FakeIndex:
     def _stumble(self) -> None:
         if self.troubles:
             raise self.troubles.popleft()
+
+
+class FakeRereads:
+    """Reads rows again: the `bodies` by document, None for one whose row is gone; of others no query is known."""
+
+    def __init__(self) -> None:
+        """Know of no row."""
+        self.bodies: dict[str, str | None] = {}
+        self.troubles: deque[Outcome] = deque()
+
+    async def reread(self, document: Document) -> Document | Nothing | None:
+        """Add the body of a row; see the port."""
+        if self.troubles:
+            raise self.troubles.popleft()
+        if document.id not in self.bodies:
+            return None
+        body = self.bodies[document.id]
+        if body is None:
+            return Nothing(why="gone")
+        return document.model_copy(update={"body": body, "body_kept": False})
 
 
 class FakeFreshness:

@@ -8,7 +8,7 @@ from typing import Never
 
 from pipeline.core.errors import Reject, Retry
 from pipeline.core.event import Event
-from pipeline.core.index_ports import PassageStore
+from pipeline.core.index_ports import PassageStore, Rereads
 from pipeline.core.payloads import Document
 from pipeline.core.stage import Context
 from pipeline.stages.chunking import chunk
@@ -25,6 +25,7 @@ class Index:
     """Replaces a document's chunks by those of a newer version, or removes them. An older version changes nothing."""
 
     store: PassageStore
+    rereads: Rereads
 
     async def __call__(self, event: Event[Document], _ctx: Context) -> Sequence[Never]:
         """Index one state of one document; there is no output. Raises Reject for one that cannot be indexed.
@@ -38,19 +39,30 @@ class Index:
             return ()
         check(document)
         document = document.model_copy(update={"title": normalise(document.title)})
-        chunks = () if document.deleted or document.body_kept else chunk(normalise(document.body))
         if document.body_kept and not document.deleted:
             await self._keep(document)
-        elif chunks:
+        else:
+            await self._replace(document)
+        return ()
+
+    async def _replace(self, document: Document) -> None:
+        chunks = () if document.deleted else chunk(normalise(document.body))
+        if chunks:
             await self.store.replace(document, chunks)
         else:
             await self.store.remove(document)
-        return ()
 
     async def _keep(self, document: Document) -> None:
-        if await self.store.keep(document) is None:
+        if await self.store.keep(document) is not None:
+            return
+        whole = await self.rereads.reread(document)
+        if whole is None:
             # Out of order, or in another partition after a change of its key: the text may still come.
             raise Retry("the change does not tell the document's body, and the index has none of it", code="no_body")
+        # Of a row that is gone nothing is owed: the change that took it away comes later, and has a higher version.
+        if isinstance(whole, Document):
+            check(whole)
+            await self._replace(whole)
 
 
 def check_source(document: Document) -> None:

@@ -14,6 +14,7 @@ from pipeline.core.tables import Table, Tables
 from pipeline.wire.debezium_changes import Change, read_change
 from pipeline.wire.debezium_columns import identity
 from pipeline.wire.debezium_documents import deletion, document, truncation
+from pipeline.wire.debezium_rereads import RowReader
 from pipeline.wire.debezium_values import MAX_CHANGE_BYTES, MAX_KEY_BYTES, Values
 from pipeline.wire.registered import SchemaRegistry
 
@@ -29,9 +30,12 @@ class ChangeDecoder:
     A document's id is made of the record's key alone, so that its states, its deletion and its moves agree on it.
     """
 
-    def __init__(self, tables: Tables, registry: SchemaRegistry | None = None) -> None:
-        """Read what `tables` maps; `registry` tells what the ids in Avro records mean."""
+    def __init__(
+        self, tables: Tables, registry: SchemaRegistry | None = None, rereads: RowReader | None = None
+    ) -> None:
+        """Read what `tables` maps; `registry` tells what the ids in Avro records mean, `rereads` what is not told."""
         self._tables = tables
+        self._rereads = rereads
         self._ignored = frozenset(tables.ignored)
         self._values = Values(registry)
 
@@ -43,7 +47,8 @@ class ChangeDecoder:
     async def decode(self, record: Record, topic: str) -> Payload:
         """Decode a record that first stood on `topic` into a Document, or Nothing with the reason why.
 
-        Raises Reject (with a reason for people, which shows no values) or Defer (the registry is away).
+        Raises Reject (with a reason for people, which shows no values), Defer (the registry or the database is away) or
+        Retry (the database refuses a query).
         """
         table = self._tables.tables.get(topic)
         if table is None and topic in self._ignored:
@@ -77,7 +82,14 @@ class ChangeDecoder:
                 # The creation that follows has the same version: after it, this would remove what it brought.
                 return Nothing(why="the key changed in what is no part of the id; its creation tells the new state")
             return deletion(table, change, name)
-        return document(table, change, name, await self._moved(record, OLD_KEY, table))
+        former = await self._moved(record, OLD_KEY, table)
+        try:
+            return document(table, change, name, former)
+        except Reject as error:
+            if error.code != "unavailable_value" or table.reread is None or self._rereads is None:
+                raise
+        row = await self._rereads.row(table, name, change.committed_at_ms)
+        return row if isinstance(row, Nothing) else document(table, change, name, former, row)
 
     async def _moved(self, record: Record, header: str, table: Table) -> str | None:
         """Make the id of the other key that a header tells; None where the key did not change."""

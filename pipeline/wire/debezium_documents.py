@@ -6,6 +6,9 @@ log it again), unless the table has REPLICA IDENTITY FULL; Debezium then writes 
 - the whole body: the document says so (`body_kept`) and has an empty body;
 - anything else, or one of several body columns: the document cannot be made, and the record is refused.
 
+Either is spared by what was read again of the row (`debezium_rereads`): it stands where the change tells nothing.
+What the change does tell stays, also where the row has gone on since: its next change brings that.
+
 A text that equals the placeholder is a user's own only where the table is known to have full identity *and* the change
 bears that out: a row that was inserted or read in a snapshot, or an update that tells what the column held before it.
 Otherwise it is the placeholder, so that at worst a text stays as it was, and the placeholder is never taken for a text.
@@ -23,14 +26,15 @@ from pipeline.wire.debezium_columns import column, text, version
 from pipeline.wire.debezium_values import Row
 
 _FULL = "ALTER TABLE ... REPLICA IDENTITY FULL makes Debezium tell it"
+_UNREAD: Row = {}
 
 
-def document(table: Table, change: Change, name: str, former: str | None) -> Document:
+def document(table: Table, change: Change, name: str, former: str | None, read: Row = _UNREAD) -> Document:
     """Make the document called `name` of a row that was read, created or updated. Raises Reject.
 
-    `former` is the id of its key before, if the change gave the row another key.
+    `former` is the id of its key before, if the change gave the row another key; `read` are columns read again.
     """
-    row = _Row(table, change, former is not None)
+    row = _Row(table, change, former is not None, read)
     body, kept = row.body()
     return Document(
         source=table.source,
@@ -58,6 +62,13 @@ def deletion(table: Table, change: Change, name: str) -> Document:
         deleted=True,
         committed_at_ms=change.committed_at_ms,
     )
+
+
+def with_body(table: Table, kept: Document, read: Row) -> Document:
+    """Give a document whose body is kept the one in a row that was read again. Raises Reject."""
+    change = Change("read", None, None, None, None, "")
+    body, _ = _Row(table, change, moved=False, read=read).body()
+    return kept.model_copy(update={"body": body, "body_kept": False, "former": None})
 
 
 def truncation(table: Table, change: Change) -> Document:
@@ -107,13 +118,16 @@ def _version(table: Table, change: Change) -> int:
 
 
 class _Row:
-    """The row that a change leaves, in which a value that is not told is known as such."""
+    """The row that a change leaves, in which a value that is neither told nor `read` is known as such."""
 
-    def __init__(self, table: Table, change: Change, moved: bool) -> None:
+    def __init__(self, table: Table, change: Change, moved: bool, read: Row) -> None:
         self._table = table
         self._change = change
         self._row = change.row or {}
         self._moved = moved
+        self._read: Row = {}
+        self._read = {name: value for name, value in read.items() if name not in self._row or self._left_out(name)}
+        self._row = {**self._row, **self._read} if self._read else self._row
 
     def tenant(self) -> str:
         of = self._table.tenant
@@ -140,12 +154,12 @@ class _Row:
         """Return what some columns hold, in their order. Raises Reject where the change leaves one out."""
         if any(map(self._left_out, names)):
             some = "a part of the body" if entry == "body" else f"a column of `{entry}`"
-            why = f"the change does not tell {some}, a large value that it left as it was: {_FULL}"
+            why = f"the change does not tell {some}, a large value that it left as it was: {_FULL}, or `reread` it"
             raise Reject(why, code="unavailable_value")
         return [text(column(self._row, name, entry), name) for name in names]
 
     def _left_out(self, name: str) -> bool:
-        if self._row.get(name) != self._table.placeholder:
+        if self._row.get(name) != self._table.placeholder or name in self._read:
             return False
         return self._table.replica_identity != "full" or not self._must_tell(name)
 

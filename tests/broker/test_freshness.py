@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from pipeline.broker.admin import TopicSpec, open_admin
 from pipeline.broker.config import KafkaConfig
-from pipeline.clients.passage_freshness import SettledFreshness
+from pipeline.clients.passage_freshness import Foreign, SettledFreshness
 from pipeline.devkit.kafka import Broker
 
 pytestmark = pytest.mark.kafka
@@ -23,7 +23,7 @@ async def test_an_index_has_caught_up_once_its_group_has_committed(kafka: Broker
     group = Consumer({**server, "group.id": f"{prefix}.index"})
     async with open_admin(KafkaConfig(server)) as admin:
         await admin.create_topics([TopicSpec(topic, 2, {}) for topic in (source, tier)])
-        index = SettledFreshness(admin, f"{prefix}.index", [source], [tier], [], time.time)
+        index = SettledFreshness(admin, f"{prefix}.index", [source], [tier], Foreign(), time.time)
         assert await index.caught_up("handbook", 7, "early")
         for topic in (source, tier):
             producer.produce(topic, b"{}", partition=1)

@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.clients import passage_freshness
-from pipeline.clients.passage_freshness import AWAY_SECONDS, SettledFreshness
-from pipeline.core.errors import Defer, Fail
+from pipeline.clients.passage_freshness import AWAY_SECONDS, Foreign, SettledFreshness
+from pipeline.core.errors import Defer, Fail, Outcome
 from pipeline.core.record import Partition
 
 NOW = 1_800_000_000.0
 SOURCE, SHORT, LONG = "p.documents", "p.index.retry.10s", "p.index.retry.1m"
 TOPICS = (SOURCE, SHORT, LONG)
 PARTITIONS = 2
+ORDERS = "app.public.orders"
 
 
 @dataclass
@@ -79,9 +80,11 @@ class Log:
         return dict(self.frontier)
 
 
-def freshness(log: Log) -> SettledFreshness:
+def freshness(log: Log, foreign: Foreign | None = None) -> SettledFreshness:
     """Make the port on a log."""
-    return SettledFreshness(log, "p.index", [SOURCE], [SHORT, LONG], ["public.orders"], lambda: NOW)
+    return SettledFreshness(
+        log, "p.index", [SOURCE], [SHORT, LONG], foreign or Foreign({"orders": ORDERS}), lambda: NOW
+    )
 
 
 async def test_all_that_was_written_before_has_to_be_settled() -> None:
@@ -187,7 +190,7 @@ async def test_a_source_that_a_connector_brings_is_refused() -> None:
     """When its changes come to Kafka is not known, so nobody is told that they are there."""
     log = Log()
     with pytest.raises(Fail) as failed:
-        await freshness(log).caught_up("public.orders", 1, "me")
+        await freshness(log).caught_up("orders", 1, "me")
     assert (failed.value.code, log.asked) == ("freshness_unknown", [])
 
 
@@ -224,3 +227,138 @@ async def test_who_asks_at_once_shares_a_failure() -> None:
     ends = await asyncio.gather(first, *later, return_exceptions=True)
     assert [type(end) for end in ends] == [asyncio.CancelledError] + [Defer] * 20
     assert log.asked == ["ends"] * 3
+
+
+# ---- sources that a connector brings ---------------------------------------------------------------------------------
+@dataclass
+class Connector:
+    """Brings what is committed to the topic of a table, and confirms it in its slot; of a position, how far that is."""
+
+    log: Log
+    commits: list[int] = field(default_factory=list)
+    written: int = 0
+    confirmed: int = 0
+    asked: int = 0
+    trouble: Outcome | None = None
+
+    def commit(self) -> int:
+        """Commit a row; returns a position of the database's log beyond it."""
+        self.commits.append(len(self.commits))
+        return len(self.commits) * 10
+
+    def bring(self) -> None:
+        """Write the next commit to Kafka."""
+        if self.written < len(self.commits):
+            self.log.logs[Partition(ORDERS, self.written % PARTITIONS)].append(1_000 + self.written)
+            self.written += 1
+
+    def confirm(self) -> None:
+        """Tell the slot what was written."""
+        self.confirmed = self.written
+
+    async def passed(self) -> int:
+        """Say what the slot says."""
+        self.asked += 1
+        await asyncio.sleep(0)
+        if self.trouble:
+            raise self.trouble
+        return self.confirmed * 10
+
+
+def connected(trouble: Outcome | None = None) -> tuple[Log, Connector, SettledFreshness]:
+    """Make a log with the topic of a table, what brings it, and the port on both."""
+    log = Log()
+    log.logs |= {Partition(ORDERS, number): [] for number in range(PARTITIONS)}
+    connector = Connector(log, trouble=trouble)
+    return log, connector, freshness(log, Foreign({"orders": ORDERS, "counted": ""}, connector.passed))
+
+
+async def test_a_commit_is_waited_for_until_it_is_brought_and_indexed() -> None:
+    """First the slot has to pass the version, then all that was written by then has to be settled; no other topic."""
+    log, connector, index = connected()
+    log.write(0)
+    version = connector.commit()
+    assert not await index.caught_up("orders", version, "me")
+    connector.bring()
+    assert not await index.caught_up("orders", version, "me")
+    connector.confirm()
+    assert not await index.caught_up("orders", version, "me")
+    log.settle(Partition(ORDERS, 0), 0, SHORT)
+    assert not await index.caught_up("orders", version, "me")
+    log.settle(Partition(SHORT, 0), 0)
+    assert await index.caught_up("orders", version, "me")
+    assert not await index.caught_up("handbook", 1, "me")
+
+
+async def test_each_version_is_waited_for_apart() -> None:
+    """Who asks of several sources, or of a later version, does not take what was written before for all of it."""
+    log, connector, index = connected()
+    assert await index.caught_up("handbook", 0, "me")
+    early, late = connector.commit(), connector.commit()
+    connector.bring()
+    connector.confirm()
+    log.settle(Partition(ORDERS, 0), 0)
+    assert await index.caught_up("orders", early, "me")
+    connector.bring()
+    connector.confirm()
+    assert await index.caught_up("orders", early, "me")
+    assert not await index.caught_up("orders", late, "me")
+
+
+async def test_what_the_slot_has_passed_is_remembered_and_asked_together() -> None:
+    """A log only goes on: an older version costs no question, and those who ask at once share one."""
+    _, connector, index = connected()
+    connector.commit()
+    connector.bring()
+    connector.confirm()
+    asks = (index.caught_up("orders", 10, f"asker {number}") for number in range(20))
+    await asyncio.gather(*asks)
+    assert connector.asked <= 2
+    connector.trouble = Defer("away", until=NOW + 1, code="source_away")
+    await index.caught_up("orders", 7, "another")
+    with pytest.raises(Defer, match="away"):
+        await index.caught_up("orders", 11, "another")
+
+
+@pytest.mark.parametrize("source", ["orders", "counted"])
+async def test_a_version_that_is_no_position_is_refused(source: str) -> None:
+    """A slot that is not there says why; a version of a column cannot be compared with one."""
+    log, connector, index = connected(trouble=Fail("no slot", code="freshness_unknown"))
+    with pytest.raises(Fail) as failed:
+        await index.caught_up(source, 1, "me")
+    assert (failed.value.code, log.asked, connector.asked) == ("freshness_unknown", [], int(source == "orders"))
+
+
+async def test_a_topic_of_a_table_that_is_not_there_yet_holds_up_that_table_alone() -> None:
+    """An empty table has none before its first row."""
+    log, _, index = connected()
+    for number in range(PARTITIONS):
+        del log.logs[Partition(ORDERS, number)]
+    assert await index.caught_up("handbook", 1, "me")
+    with pytest.raises(Defer, match=ORDERS):
+        await index.caught_up("orders", 0, "me")
+
+
+moves = st.lists(st.sampled_from(["commit", "bring", "confirm", "settle", "copy", "ask"]), max_size=40)
+
+
+@given(moves)
+async def test_nobody_is_told_of_a_commit_that_is_not_there(happening: list[str]) -> None:
+    """In any order of commits, writes, confirmations and settlements: once the answer is yes, all commits are in."""
+    log, connector, index = connected()
+    version = 0
+    for number, what in enumerate(happening):
+        match what:
+            case "commit":
+                version = connector.commit()
+            case "bring":
+                connector.bring()
+            case "confirm":
+                connector.confirm()
+            case "settle" | "copy":
+                for place in list(log.logs):
+                    offset = log.frontier.get(place, 0)
+                    log.settle(place, offset, SHORT if what == "copy" and place.topic == ORDERS else "")
+            case "ask":
+                if await index.caught_up("orders", version, f"asker {number % 3}"):
+                    assert {1_000 + one for one in range(version // 10)} <= log.applied

@@ -56,6 +56,30 @@ def test_much_can_be_said() -> None:
     assert ("app.transaction",) == parse_tables({**_tables(), "ignored": ["app.transaction"]}, "t.yaml").ignored
 
 
+QUERY = "SELECT text FROM notes WHERE id = $1"
+
+
+@pytest.mark.parametrize("query", [QUERY, f" with x as ({QUERY})\nselect text from x", f"{QUERY}::text::bigint;"])
+def test_a_query_reads_rows_again(query: str) -> None:
+    """It selects, and has one parameter."""
+    assert _table(reread=query).reread == query
+
+
+@pytest.mark.parametrize(
+    "query", ["", "selection of $1", "DELETE FROM notes WHERE id = $1", "SELECT text FROM notes", f"{QUERY} OR id = $2"]
+)
+def test_what_is_no_query_for_a_row_is_refused(query: str) -> None:
+    """The sentence shows how to write one."""
+    assert "tables.app.public.notes.reread: write a query with one parameter, as in" in _sentence(_tables(reread=query))
+
+
+def test_a_slot_is_named_as_postgresql_does() -> None:
+    """One for all tables; a name that it cannot have is found at once."""
+    assert parse_tables({**_tables(), "slot": "documents_slot"}, "t.yaml").slot == "documents_slot"
+    assert parse_tables(_tables(), "t.yaml").slot is None
+    assert "slot: " in _sentence({**_tables(), "slot": "Documents slot"})
+
+
 @pytest.mark.parametrize(
     "changes,told",
     [

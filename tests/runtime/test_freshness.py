@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from pipeline.clients.passage_freshness import SettledFreshness
+from pipeline.clients.passage_freshness import Foreign, SettledFreshness
 from pipeline.core.errors import Retry
 from pipeline.devkit.clock import wall
 from tests.runtime.world import Script, World
@@ -14,7 +14,7 @@ from tests.runtime.world import Script, World
 
 def freshness(world: World) -> SettledFreshness:
     """Look at the stage `work`."""
-    return SettledFreshness(world.broker, "t.work", ["t.in"], ["t.work.retry.10s", "t.work.retry.1m"], (), wall)
+    return SettledFreshness(world.broker, "t.work", ["t.in"], ["t.work.retry.10s", "t.work.retry.1m"], Foreign(), wall)
 
 
 @pytest.mark.virtual

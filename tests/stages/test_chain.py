@@ -14,7 +14,7 @@ from pipeline.clients.llm import open_chat_model
 from pipeline.clients.qdrant import open_passages
 from pipeline.core.payloads import Document, Payload, Request
 from pipeline.core.stage import Context, Handler
-from pipeline.devkit.fakes import FakeFreshness, FakeWebhooks
+from pipeline.devkit.fakes import FakeFreshness, FakeRereads, FakeWebhooks
 from pipeline.devkit.samples import SampleRequest, documents, is_right, requests
 from pipeline.devkit.simulator import simulator
 from pipeline.resources import resource
@@ -58,7 +58,9 @@ async def test_the_samples_are_answered_rightly(tmp_path: Path) -> None:
         open_passages(tmp_path, None, None, "passages", time.time) as index,
     ):
         for sample in documents():
-            await Index(index)(event(Document(**sample.model_dump())), Context("document", 1, None, time.time))
+            await Index(index, FakeRereads())(
+                event(Document(**sample.model_dump())), Context("document", 1, None, time.time)
+            )
         chain: Chain = (
             ("preprocess", Preprocess(catalog)),
             ("retrieve", Retrieve(catalog, index, FakeFreshness())),

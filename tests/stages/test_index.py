@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.errors import Defer, Reject
+from pipeline.core.errors import Defer, Reject, Retry
 from pipeline.core.index_ports import Search
 from pipeline.core.payloads import Document
-from pipeline.devkit.fakes import FakeIndex
+from pipeline.devkit.fakes import FakeIndex, FakeRereads
 from pipeline.stages.index import MAX_BODY, Index
 from tests.stages.made import context, event
 
@@ -20,10 +20,10 @@ def document(body: str = "The shop opens at nine.", **fields: Any) -> Document:
     return Document(**(given | {"body": body} | fields))
 
 
-async def index(store: FakeIndex, *documents: Document) -> None:
+async def index(store: FakeIndex, *documents: Document, rereads: FakeRereads | None = None) -> None:
     """Handle documents in order; there is no output."""
     for state in documents:
-        assert list(await Index(store)(event(state, type=""), context())) == []
+        assert list(await Index(store, rereads or FakeRereads())(event(state, type=""), context())) == []
 
 
 async def found(store: FakeIndex, text: str = "shop opens nine") -> list[tuple[str, int]]:
@@ -85,3 +85,43 @@ async def test_an_index_that_is_away_defers() -> None:
     store.troubles.append(Defer("away", until=1.0))
     with pytest.raises(Defer):
         await index(store, document())
+
+
+KEPT: dict[str, Any] = {"body": "", "body_kept": True, "version": 2}
+
+
+async def test_a_body_that_is_not_told_is_read_where_the_index_has_none() -> None:
+    """The row's body goes in at the change's version; where the index knows a text, nobody is asked."""
+    store, rereads = FakeIndex(), FakeRereads()
+    rereads.bodies["shop"] = "The shop opens at noon."
+    await index(store, document(**KEPT), rereads=rereads)
+    assert await found(store) == [("The shop opens at noon.", 2)]
+    rereads.troubles.append(Defer("away", until=1.0))
+    await index(store, document(**KEPT | {"version": 3}), rereads=rereads)
+    assert await found(store) == [("The shop opens at noon.", 3)]
+
+
+async def test_a_body_that_can_be_read_nowhere_is_tried_again() -> None:
+    """The text may still come; three tries later it is a dead letter."""
+    with pytest.raises(Retry) as tried:
+        await index(FakeIndex(), document(**KEPT))
+    assert tried.value.code == "no_body"
+
+
+async def test_of_a_row_that_is_gone_nothing_is_owed() -> None:
+    """Its deletion comes later."""
+    store, rereads = FakeIndex(), FakeRereads()
+    rereads.bodies["shop"] = None
+    await index(store, document(**KEPT), rereads=rereads)
+    assert (store.documents, store.removed) == ({}, {})
+
+
+async def test_what_is_read_is_held_to_the_same_bounds() -> None:
+    """A body that is too large is refused, an empty one leaves nothing to find."""
+    store, rereads = FakeIndex(), FakeRereads()
+    rereads.bodies["shop"] = "x" * (MAX_BODY + 1)
+    with pytest.raises(Reject, match="the body of the document has"):
+        await index(store, document(**KEPT), rereads=rereads)
+    rereads.bodies["shop"] = " "
+    await index(store, document(**KEPT), rereads=rereads)
+    assert store.documents == {}

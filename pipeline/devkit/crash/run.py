@@ -10,7 +10,7 @@ from random import Random
 
 from pipeline.core import names
 from pipeline.core.catalog import Catalog
-from pipeline.core.index_ports import Freshness, PassageSearch, PassageStore
+from pipeline.core.index_ports import Freshness, PassageSearch, PassageStore, Rereads
 from pipeline.core.job import job_id, positional_job_id
 from pipeline.core.ports import ChatModel, WebhookSender
 from pipeline.core.record import Outgoing, Partition, Record
@@ -28,7 +28,7 @@ from pipeline.devkit.crash.outside import Call, Outside
 from pipeline.devkit.crash.scheduler import CrashLoop
 from pipeline.devkit.crash.script import Asked
 from pipeline.devkit.crash.variants import varied
-from pipeline.devkit.fakes import FakeFreshness
+from pipeline.devkit.fakes import FakeFreshness, FakeRereads
 
 REST = 3_600.0
 """Virtual seconds within which all is quiet once the faults are over; the longest tier is ten minutes."""
@@ -112,6 +112,7 @@ class _Play:
             Freshness: FakeFreshness(),
             PassageSearch: world,
             PassageStore: world,
+            Rereads: FakeRereads(),
             WebhookSender: world,
         }
 
