@@ -30,6 +30,11 @@ WITHHELD_SECONDS = 3600.0
 """How long the text of a removed document is kept, unseen, for a document that takes it over under a new id."""
 SWEEP_SECONDS = 60.0
 """How often texts are looked for that were withheld for so long, while documents are being removed."""
+MARK_SECONDS = 90 * 86_400.0
+"""How long the mark of a removed document is kept: three times as long as dead letters are, from which a late event may
+come at the last (30 days; topics of work keep 7). A topic that keeps more is read in order, deletions included."""
+FORGET_SECONDS = 3600.0
+"""How often older marks are looked for, whatever is written."""
 EXACT = 2**53
 """Up to here Qdrant compares whole numbers exactly."""
 
@@ -103,7 +108,7 @@ class PassageKeeper:
         self._turns = Turns()
         self._reads = Batches[Reading, Payloads](self._read_all, lambda one: len(one.ids), _refused)
         self._writes = Batches[Writing, None](self._write_all, lambda one: max(1, len(one.points)), _refused)
-        self._swept = 0.0
+        self._swept = self._forgot = 0.0
 
     async def replace(self, document: Document, chunks: Sequence[Chunk]) -> Indexed:
         """Make `chunks` the whole of a document; see the port. Without chunks it is removed."""
@@ -235,6 +240,11 @@ class PassageKeeper:
             old = points.withheld_before(int((now - WITHHELD_SECONDS) * 1000))
             swept = models.DeletePayload(keys=[points.WITHHELD, points.WITHHELD_MS], filter=old)
             after.append(models.DeletePayloadOperation(delete_payload=swept))
+        if now - self._forgot >= FORGET_SECONDS:
+            # Not by the first write of a process, unless it removes: a search through all marks would hold it up.
+            if self._forgot or (step.mark and step.mark.deleted):
+                after.append(_deletion(points.forgotten(int((now - MARK_SECONDS) * 1000))))
+            self._forgot = now
         return after
 
     def _point(self, step: Step, number: int, names: Names, tally: Tally) -> models.PointStruct:

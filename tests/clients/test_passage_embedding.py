@@ -10,11 +10,12 @@ import pytest
 from qdrant_client import models
 
 from pipeline.clients import passage_points as points
-from pipeline.clients.passage_collection import PROBE
+from pipeline.clients.passage_collection import PROBE, Collection
 from pipeline.clients.passage_marks import content_of
+from pipeline.clients.passage_store import FORGET_SECONDS, MARK_SECONDS, PassageKeeper
 from pipeline.core.errors import Halt, Reject, Retry
 from pipeline.core.index_ports import Indexed
-from tests.clients.passage_world import NAME, Engine, Letters, keeper_on, place_on, vector_of
+from tests.clients.passage_world import NAME, Engine, Letters, here, keeper_on, place_on, vector_of
 from tests.contracts.passage_index_contract import CLOSING, OPENING, RETURNS, chunks, document
 
 pytestmark = pytest.mark.local
@@ -160,6 +161,35 @@ async def test_marks_of_removed_documents_are_forgotten() -> None:
     assert not (await keeper.replace(document(4, name="early"), chunks(OPENING))).stale
     assert (await keeper.replace(document(4, name="late"), chunks(OPENING))).stale
     assert (await keeper.replace(document(4), chunks(OPENING))).stale
+
+
+async def test_marks_are_forgotten_while_the_index_is_written() -> None:
+    """After 90 days, by the first removal of a process, and by any write an hour after the last look."""
+    engine, now = Engine(), [1_000.0]
+    client: Any = engine
+    place = Collection(client, NAME, here, lambda: now[0], None, indexed=False)
+    keeper = PassageKeeper(place, points.Embedder())
+    for name in ("one", "two"):
+        await keeper.remove(document(5, name=name))
+        now[0] += 2 * FORGET_SECONDS
+    now[0] = 1_000.0 + MARK_SECONDS
+    await keeper.replace(document(1), chunks(OPENING))
+    assert await _marked(engine) == {"one", "two", "shop"}
+    now[0] += 1.0 + FORGET_SECONDS
+    await keeper.replace(document(1), chunks(OPENING))
+    assert await _marked(engine) == {"one", "two", "shop"}
+    await keeper.replace(document(2), chunks(OPENING))
+    assert await _marked(engine) == {"two", "shop"}
+    now[0] += 2 * FORGET_SECONDS
+    other = PassageKeeper(place, points.Embedder())
+    await other.replace(document(3), chunks(OPENING))
+    assert await _marked(engine) == {"two", "shop"}
+    await PassageKeeper(place, points.Embedder()).remove(document(4))
+    assert await _marked(engine) == {"shop"}
+
+
+async def _marked(engine: Engine) -> set[str]:
+    return {str((one.payload or {})[points.DOCUMENT]) for one in await _marks(engine)}
 
 
 async def test_the_text_of_a_removed_document_is_withheld_for_an_hour() -> None:

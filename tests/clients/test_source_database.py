@@ -1,11 +1,17 @@
-"""The source database's address, and one that is away; what it answers is tested where it is asked."""
+"""The source database: its address, one that is away, and what a real one answers."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+import asyncpg
 import pytest
 
 from pipeline.clients.source_database import AWAY_SECONDS, open_source
-from pipeline.core.errors import ConfigurationError, Defer
+from pipeline.core.errors import ConfigurationError, Defer, Fail, Retry
+from pipeline.devkit.postgres import PostgresConfig, postgres
+from pipeline.devkit.postgres_programs import PostgresMissing
 
 
 @pytest.mark.parametrize(
@@ -26,3 +32,49 @@ async def test_a_database_that_is_away_defers_what_is_asked() -> None:
             await source.rows("SELECT 1")
     assert caught.value.until == 50.0 + AWAY_SECONDS
     assert "hidden" not in caught.value.reason
+
+
+TABLES = """
+CREATE TABLE notes (id bigint PRIMARY KEY, tenant uuid, price numeric, body text);
+INSERT INTO notes VALUES (7, '00000000-0000-0000-0000-000000000001', 1.50, 'We open at nine.');
+SELECT pg_create_logical_replication_slot('notes_slot', 'pgoutput')
+"""
+BY_ID = "SELECT tenant, price, body FROM notes WHERE id = $1::text::bigint"
+
+
+@pytest.mark.system
+@pytest.mark.soak
+async def test_a_real_database_answers(tmp_path: Path) -> None:
+    """A row by its id, as the connector tells it; the columns of a query; what it refuses, and that it never writes.
+
+    A slot that nobody reads has passed nothing, and of one that is not there nobody can tell.
+    """
+    try:
+        async with postgres(PostgresConfig(tmp_path)) as server:
+            connection = await asyncpg.connect(server.address())
+            for statement in TABLES.strip().split(";"):
+                await connection.execute(statement)
+            await connection.close()
+            async with open_source(server.address(), lambda: 50.0) as source:
+                row = {"tenant": "00000000-0000-0000-0000-000000000001", "price": "1.50", "body": "We open at nine."}
+                assert await source.row(BY_ID, "7") == row
+                assert await source.row(BY_ID, "8") is None
+                assert list(await source.columns(BY_ID)) == ["tenant", "price", "body"]
+                twice = f"{BY_ID} UNION ALL {BY_ID}"
+                for wrong in ("SELECT body FROM nothing WHERE id = $1", "SELECT $1; SELECT 2", "SELECT $1::int", twice):
+                    with pytest.raises(Retry):
+                        await source.row(wrong, "7")
+                with pytest.raises(Retry, match="read-only"):
+                    await source.row("WITH gone AS (DELETE FROM notes WHERE id = $1::text::bigint) SELECT 1", "7")
+                assert await source.passed("notes_slot") == 0
+                with pytest.raises(Fail, match="no replication slot 'other'"):
+                    await source.passed("other")
+                await server.stop()
+                with pytest.raises(Defer):
+                    await source.row(BY_ID, "7")
+                await server.restart()
+                assert await source.row(BY_ID, "7") == row
+    except PostgresMissing as missing:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(missing))
