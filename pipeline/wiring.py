@@ -47,6 +47,7 @@ from pipeline.telemetry.metrics import StageMetrics
 from pipeline.wire.codec import AvroCodec
 from pipeline.wire.debezium import ChangeDecoder
 from pipeline.wire.registered import SchemaRegistry
+from pipeline.wire.registry_wait import wait_for_schemas
 from pipeline.wire.schemas import load_schemas
 from pipeline.world import World, kafka_of
 
@@ -145,7 +146,7 @@ async def open_worker(
         producer = await stack.enter_async_context(open_producer(kafka))
         registry = await stack.enter_async_context(opened_registry(configured))
         codec = AvroCodec(load_schemas(resource("schemas")), registry)
-        await _prepare(codec, stages)
+        await wait_for_schemas(codec, _written(stages), settings.startup_seconds, say)
         kafka = kafka.with_protocol(await admin.group_protocol())
         observer = Observer(StageMetrics(REGISTRY))
         control = await stack.enter_async_context(followed(await _control(configured, kafka, codec, stack, CLOCK)))
@@ -204,9 +205,8 @@ async def _control(
     return ControlTopic(topic, reader, codec, clock, lambda kind: types[kind].model if kind in types else "")
 
 
-async def _prepare(codec: AvroCodec, stages: Sequence[Stage]) -> None:
-    written = {stage.output.noun for stage in stages if stage.output} | {"failures"}
-    await codec.prepare(sorted(written))
+def _written(stages: Sequence[Stage]) -> Collection[str]:
+    return {stage.output.noun for stage in stages if stage.output} | {"failures"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,8 +41,8 @@ class FakeRegistry:
         return number
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[FakeRegistry]:
-        """Serve on a free port of 127.0.0.1 until the block ends; `url` is then its address."""
+    async def running(self, port: int = 0) -> AsyncIterator[FakeRegistry]:
+        """Serve on a port of 127.0.0.1, a free one unless it is given, until the block ends; `url` is its address."""
         app = web.Application(middlewares=[self._trouble])
         app.add_routes(
             [
@@ -56,7 +56,7 @@ class FakeRegistry:
         )
         runner = web.AppRunner(app, shutdown_timeout=1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", port)
         await site.start()
         self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         try:
