@@ -302,6 +302,18 @@ async def open_index(configured: Configured) -> AsyncIterator[Any]:
         yield await World(configured, catalog_of(configured), stack, 1, CLOCK).passages()
 
 
+async def check_source(configured: Configured) -> None:
+    """Ask the source database that is configured what stages ask it. Raises PipelineError with what is wrong."""
+    async with AsyncExitStack() as stack:
+        await World(configured, catalog_of(configured), stack, 1, CLOCK).check_source()
+
+
+async def check_registry(configured: Configured) -> None:
+    """Look all schemas up in the registry that is configured. Raises PipelineError with what is wrong."""
+    async with opened_codec(configured) as codec:
+        await codec.prepare(one.noun for one in (*topology.TOPICS, topology.CONTROL))
+
+
 def topic_names(configured: Configured) -> list[str]:
     """Name all topics of the prefix that is configured."""
     return [spec.name for spec in topology.topic_specs(configured.settings.topic_prefix, 1)]

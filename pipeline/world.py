@@ -26,7 +26,7 @@ from pipeline.runtime.plan import plan
 from pipeline.settings import Configured
 from pipeline.settings_tables import load_tables
 from pipeline.telemetry.metrics import IndexMetrics, ModelMetrics
-from pipeline.wire.debezium_rereads import RowReader
+from pipeline.wire.debezium_rereads import RereadRows
 
 
 def kafka_of(configured: Configured) -> KafkaConfig:
@@ -151,7 +151,7 @@ class World:
             self._opened["source"] = await self._stack.enter_async_context(open_source(url, self._clock))
         return self._opened.get("source")
 
-    async def rereads(self) -> RowReader:
+    async def rereads(self) -> RereadRows:
         """Open what reads rows again; without a query for any table it asks nobody.
 
         Raises ConfigurationError where a query has no database, or is none that works.
@@ -161,10 +161,18 @@ class World:
             queried = tables is not None and any(table.reread for table in tables.tables.values())
             if queried:
                 self._configured.environment.need("SOURCE_DATABASE_URL", "what `reread` in PIPELINE_TABLES asks")
-            reader = RowReader(tables, await self._source() if queried else None, self._clock)
+            reader = RereadRows(tables, await self._source() if queried else None, self._clock)
             await reader.check()
             self._opened["rereads"] = reader
-        return cast(RowReader, self._opened["rereads"])
+        return cast(RereadRows, self._opened["rereads"])
+
+    async def check_source(self) -> None:
+        """Ask the source database for what stages will ask of it. Raises PipelineError with what is wrong."""
+        source = await self._source()
+        await source.rows("SELECT 1")
+        await self.rereads()
+        if self._tables and self._tables.slot:
+            await source.passed(self._tables.slot)
 
     async def _freshness(self) -> Freshness:
         foreign = Foreign()

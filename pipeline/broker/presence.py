@@ -126,10 +126,9 @@ class Presence:
         if refused:
             missing = sorted(refused)
             self._unseen.update(missing)  # one that was there may have been deleted
-            self.missing = tuple(missing)
-            self._log.warning(
-                f"waiting for topics that do not exist yet: {', '.join(missing)}. `pipeline topics create` makes ours",
-                action="topic_missing",
-                topics=missing,
-            )
+            known, self.missing = self.missing, tuple(missing)
+            if self.missing != known:  # that of an empty table may be missing for long
+                told = f"waiting for topics that do not exist yet: {', '.join(missing)}"
+                cure = "`pipeline topics create` makes ours"
+                self._log.warning(f"{told}. {cure}", action="topic_missing", topics=missing)
         return None

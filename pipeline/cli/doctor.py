@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from pipeline.core.errors import PipelineError
 from pipeline.devkit.kafka_errors import EmbeddedKafkaError
 from pipeline.devkit.kafka_java import find_java
 from pipeline.devkit.ports import free_ports
+from pipeline.devkit.postgres_programs import PostgresMissing, find_owner, find_programs
 from pipeline.devkit.runfolder import RunFolder
-from pipeline.settings import Configured
+from pipeline.settings import Configured, masked
 
 ENOUGH_DISK = 2 * 1024**3
 BROKER_SECONDS = 5.0
@@ -40,6 +41,7 @@ async def examine(configured: Configured) -> AsyncIterator[Finding]:
     yield Finding("Python", fine=True, found=platform.python_version())
     yield _java(embedded)
     yield _maven(configured, embedded)
+    yield _postgres()
     yield _ports()
     yield _disk("disk: data", configured.data)
     yield _disk("disk: cache", configured.cache)
@@ -47,7 +49,16 @@ async def examine(configured: Configured) -> AsyncIterator[Finding]:
     if configured.settings.tables is not None:
         yield _tables(configured)
     yield _owner(configured)
-    yield await _broker(configured)
+    broker = await _broker(configured)
+    yield broker
+    if broker.fine and not embedded and configured.settings.tables is not None:
+        yield await _table_topics(configured)
+    if registry := configured.environment.get("SCHEMA_REGISTRY_URL"):
+        where = masked("SCHEMA_REGISTRY_URL", registry)
+        yield await _asked("schemas", f"all are known at {where}", wiring.check_registry(configured))
+    if configured.environment.get("SOURCE_DATABASE_URL"):
+        found = "it answers, and so do the queries and the slot of PIPELINE_TABLES"
+        yield await _asked("source database", found, wiring.check_source(configured))
 
 
 def _java(embedded: bool) -> Finding:
@@ -66,6 +77,14 @@ def _maven(configured: Configured, embedded: bool) -> Finding:
         return Finding("Maven", fine=True, found="not here, and not needed: the Kafka jars are in the cache")
     cure = "install Maven (Debian, Ubuntu: apt-get install maven; macOS: brew install maven); it fetches Kafka's jars"
     return Finding("Maven", False, "not found", cure, needed=embedded)
+
+
+def _postgres() -> Finding:
+    try:
+        programs, _ = find_programs(), find_owner()
+    except PostgresMissing as error:
+        return Finding("PostgreSQL", False, "none that `pipeline cdc` can start", str(error), needed=False)
+    return Finding("PostgreSQL", fine=True, found=f"version {programs.version}: {programs.folder}")
 
 
 def _ports() -> Finding:
@@ -95,6 +114,25 @@ def _owner(configured: Configured) -> Finding:
     owner = RunFolder(configured.data).owner()
     found = f"`pipeline {owner}` runs here" if owner else "nothing runs here"
     return Finding("run folder", fine=True, found=found)
+
+
+async def _table_topics(configured: Configured) -> Finding:
+    topics = list(wiring.foreign_topics(configured, wiring.STAGES["index"]))
+    async with wiring.opened_admin(configured, lambda _: None) as admin:
+        there = await admin.partitions(topics)
+    missing = ", ".join(name for name in topics if name not in there)
+    if not missing:
+        return Finding("tables: topics", fine=True, found=f"{len(there)} are there")
+    cure = "the connector makes a table's topic with its first row; else mend PIPELINE_TABLES, or the connector"
+    return Finding("tables: topics", False, f"not there yet: {missing}", cure, needed=False)
+
+
+async def _asked(name: str, found: str, work: Awaitable[None]) -> Finding:
+    try:
+        await work
+    except PipelineError as error:
+        return Finding(name, False, "not as it should be", str(error))
+    return Finding(name, fine=True, found=found)
 
 
 async def _broker(configured: Configured) -> Finding:

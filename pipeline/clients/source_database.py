@@ -55,7 +55,7 @@ class SourceDatabase:
             return rows
 
     async def row(self, query: str, key: str) -> Mapping[str, object] | None:
-        """Ask for a row as it is now; see the port `SourceRows`. Values are as the connector tells them, where text."""
+        """Ask for a row as it is now; see the port `RowQueries`. Values are as the connector tells them, where text."""
         async with self.snapshot() as connection:
             if await connection.fetchval("SELECT pg_is_in_recovery()"):
                 # It lags, so that a row could be missing that is there.
@@ -66,7 +66,7 @@ class SourceDatabase:
         return {name: _told(value) for name, value in found[0].items()} if found else None
 
     async def columns(self, query: str) -> Sequence[str]:
-        """Name the columns that a query returns; see the port `SourceRows`."""
+        """Name the columns that a query returns; see the port `RowQueries`."""
         async with self.snapshot() as connection:
             return [attribute.name for attribute in (await connection.prepare(query)).get_attributes()]
 

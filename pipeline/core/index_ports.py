@@ -113,7 +113,7 @@ class Rereads(Protocol):
         ...
 
 
-class SourceRows(Protocol):
+class RowQueries(Protocol):
     """Asks the source database for single rows."""
 
     async def row(self, query: str, key: str) -> Mapping[str, object] | None:

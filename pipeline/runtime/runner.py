@@ -152,11 +152,17 @@ class Runner:
         return self._halt.reason if self._halt else ""
 
     def ready(self) -> bool:
-        """Whether the stage does all its work: connected, with all topics there, and neither draining nor halted."""
-        consumer = self._kit.consumer
-        return (
-            self.state == "running" and consumer.connected() and not (consumer.missing() or self._counterparts.reason)
-        )
+        """Whether the stage does all its work: connected, with all topics there, and neither draining nor halted.
+
+        A foreign topic may be missing: a connector makes it with the first row of a table, and it is read from then on.
+        """
+        hindered = self._missing(foreign=False) or self._counterparts.reason
+        return self.state == "running" and self._kit.consumer.connected() and not hindered
+
+    def _missing(self, *, foreign: bool) -> str:
+        """Name the topics that do not exist, of others' or of ours."""
+        known = self.plan.foreign
+        return ", ".join(name for name in self._kit.consumer.missing() if (name in known) == foreign)
 
     async def _turn(self) -> None:
         self._counterparts.tend(asyncio.get_running_loop().time())
@@ -364,12 +370,14 @@ class Runner:
             return self.state
         if not self._kit.consumer.connected():
             return "waiting for the broker"
-        if missing := self._kit.consumer.missing():
-            return f"waiting for topics that do not exist: {', '.join(missing)}"
+        if missing := self._missing(foreign=False):
+            return f"waiting for topics that do not exist: {missing}"
         paused = f"paused by hand ({self._gate.reason})" if self._gate and self._gate.reason else ""
         if not paused and self._follower is not None and self._follower.behind:
             return self._follower.behind
-        hindered = paused or self._counterparts.reason
+        others = self._missing(foreign=True)
+        waiting = f"these topics of others do not exist yet: {others}" if others else ""
+        hindered = paused or self._counterparts.reason or waiting
         return f"running, but {hindered}" if hindered else self.state
 
 

@@ -8,7 +8,7 @@ from typing import Never
 
 from pipeline.core.errors import Reject, Retry
 from pipeline.core.event import Event
-from pipeline.core.index_ports import PassageStore, Rereads
+from pipeline.core.index_ports import Chunk, PassageStore, Rereads
 from pipeline.core.payloads import Document
 from pipeline.core.stage import Context
 from pipeline.stages.chunking import chunk
@@ -37,16 +37,14 @@ class Index:
             check_source(document)
             await self.store.empty(document.source, document.version)
             return ()
-        check(document)
-        document = document.model_copy(update={"title": normalise(document.title)})
+        document, chunks = cut(document)
         if document.body_kept and not document.deleted:
             await self._keep(document)
         else:
-            await self._replace(document)
+            await self._replace(document, chunks)
         return ()
 
-    async def _replace(self, document: Document) -> None:
-        chunks = () if document.deleted else chunk(normalise(document.body))
+    async def _replace(self, document: Document, chunks: Sequence[Chunk]) -> None:
         if chunks:
             await self.store.replace(document, chunks)
         else:
@@ -61,8 +59,17 @@ class Index:
             raise Retry("the change does not tell the document's body, and the index has none of it", code="no_body")
         # Of a row that is gone nothing is owed: the change that took it away comes later, and has a higher version.
         if isinstance(whole, Document):
-            check(whole)
-            await self._replace(whole)
+            await self._replace(*cut(whole))
+
+
+def cut(document: Document) -> tuple[Document, Sequence[Chunk]]:
+    """Make what is indexed of one state of a document: itself with its title normalised, and the chunks that it tells.
+
+    Raises Reject for one that cannot be indexed.
+    """
+    check(document)
+    chunks = () if document.deleted or document.body_kept else chunk(normalise(document.body))
+    return document.model_copy(update={"title": normalise(document.title)}), chunks
 
 
 def check_source(document: Document) -> None:

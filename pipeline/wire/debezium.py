@@ -14,7 +14,7 @@ from pipeline.core.tables import Table, Tables
 from pipeline.wire.debezium_changes import Change, read_change
 from pipeline.wire.debezium_columns import identity
 from pipeline.wire.debezium_documents import deletion, document, truncation
-from pipeline.wire.debezium_rereads import RowReader
+from pipeline.wire.debezium_rereads import RereadRows
 from pipeline.wire.debezium_values import MAX_CHANGE_BYTES, MAX_KEY_BYTES, Values
 from pipeline.wire.registered import SchemaRegistry
 
@@ -31,7 +31,7 @@ class ChangeDecoder:
     """
 
     def __init__(
-        self, tables: Tables, registry: SchemaRegistry | None = None, rereads: RowReader | None = None
+        self, tables: Tables, registry: SchemaRegistry | None = None, rereads: RereadRows | None = None
     ) -> None:
         """Read what `tables` maps; `registry` tells what the ids in Avro records mean, `rereads` what is not told."""
         self._tables = tables

@@ -8,7 +8,7 @@ and the record that says so is on its way.
 from __future__ import annotations
 
 from pipeline.core.errors import ConfigurationError, Defer, Reject, Retry
-from pipeline.core.index_ports import SourceRows
+from pipeline.core.index_ports import RowQueries
 from pipeline.core.payloads import Document, Nothing
 from pipeline.core.ports import Clock
 from pipeline.core.tables import Table, Tables
@@ -19,10 +19,10 @@ UNSEEN_SECONDS = 10.0
 """How long after its commit a row may be unseen: one that waits for a standby is sent to the connector before."""
 
 
-class RowReader:
+class RereadRows:
     """Reads rows by the queries of a mapping; where no table has one, it asks nobody."""
 
-    def __init__(self, tables: Tables | None, rows: SourceRows | None, clock: Clock) -> None:
+    def __init__(self, tables: Tables | None, rows: RowQueries | None, clock: Clock) -> None:
         """Ask `rows`, which only a mapping without a query can do without."""
         self._tables = {table.source: table for table in tables.tables.values() if table.reread} if tables else {}
         self._rows = rows
@@ -72,6 +72,6 @@ class RowReader:
             raise Defer("the row of the change is not there to be read", until=seen, code="row_unseen")
         return Nothing(why="the row is gone since; the change that took it away tells more")
 
-    def _asked(self) -> SourceRows:
+    def _asked(self) -> RowQueries:
         assert self._rows is not None  # noqa: S101  # whoever configures a query has a database
         return self._rows

@@ -170,11 +170,10 @@ async def test_a_foreign_topic_is_waited_for(kafka: Broker) -> None:
     """Its connector makes it when the table has its first row; until then the stage does what else there is."""
     script = Script(row=[[]])
     async with place(kafka.bootstrap_servers, script, there=False) as at:
-        await until(lambda: at.foreign in at.runner.status()[2])
-        assert not at.runner.ready()
+        await until(lambda: at.foreign in at.runner.status()[2] and at.runner.ready())
         assert not any((await at.bench.cluster.lag(at.bound.group, at.bound.topics)).values())
         await at.bench.cluster.create_topics([TopicSpec(at.foreign, 3)])
         await at.write((b"k", b"row", 2))
         await until(lambda: script.done == ["row"])
         await until(at.done)
-        assert at.runner.ready()
+        await until(lambda: at.runner.status()[2] == "running")

@@ -269,17 +269,23 @@ async def test_a_copy_whose_topic_is_read_no_more_is_judged_by_the_decoder() -> 
 
 @pytest.mark.virtual
 async def test_a_foreign_topic_that_does_not_exist_is_waited_for() -> None:
-    """Work goes on without it, `/readyz` names it, and its records are taken once it is there."""
+    """That of an empty table: the stage is ready for what is there, says what it waits for, and takes it once it comes.
+
+    Without one of our own it is not ready.
+    """
     world = await World.make()
     script = Script(ours=[[]], a=[[]])
     world.put("ours", topic="t.open")
     run = await world.start(script, stage(), foreign=Decoder(USERS))
     await world.until(lambda: script.done == ["ours"])
-    assert run.runner.status() == ("work", False, f"waiting for topics that do not exist: {USERS}")
+    assert run.runner.status() == ("work", True, f"running, but these topics of others do not exist yet: {USERS}")
     await world.create(USERS, partitions=7)
     world.write(b"a", b"k", USERS, 6)
     await world.until(lambda: done(world, (USERS, 6, 1)))
-    assert run.runner.ready()
+    assert run.runner.status() == ("work", True, "running")
+    await world.broker.delete_topics(["t.open"])
+    await world.settle()
+    assert run.runner.status() == ("work", False, "waiting for topics that do not exist: t.open")
     await world.stop()
 
 

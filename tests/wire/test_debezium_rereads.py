@@ -12,7 +12,7 @@ from pipeline.core.errors import ConfigurationError, Defer, Outcome, Reject, Ret
 from pipeline.core.payloads import Document, Nothing, Payload
 from pipeline.core.tables import PLACEHOLDER
 from pipeline.wire.debezium import ChangeDecoder
-from pipeline.wire.debezium_rereads import UNSEEN_SECONDS, RowReader
+from pipeline.wire.debezium_rereads import UNSEEN_SECONDS, RereadRows
 from tests.wire.changes import ROW, TOPIC, envelope, record, tables
 
 QUERY = "SELECT title, body FROM notes WHERE id = $1"
@@ -41,9 +41,9 @@ class Rows:
         return self.names
 
 
-def reader(rows: Rows, now: float = COMMITTED + 60, **changes: Any) -> RowReader:
+def reader(rows: Rows, now: float = COMMITTED + 60, **changes: Any) -> RereadRows:
     """What reads rows again, by the mapping of one table."""
-    return RowReader(tables(reread=QUERY, **changes), rows, lambda: now)
+    return RereadRows(tables(reread=QUERY, **changes), rows, lambda: now)
 
 
 async def decoded(rows: Rows, after: Mapping[str, object], now: float = COMMITTED + 60, **changes: Any) -> Payload:
@@ -156,9 +156,9 @@ async def test_a_database_that_is_away_or_refuses_is_told_as_it_is(trouble: Outc
 async def test_without_a_query_nobody_is_asked() -> None:
     """Neither where the table has none, nor where there is no mapping, nor for documents of our own topic."""
     for tabled in (tables(), None):
-        assert await RowReader(tabled, None, lambda: 0.0).reread(kept()) is None
+        assert await RereadRows(tabled, None, lambda: 0.0).reread(kept()) is None
     assert await reader(Rows()).reread(kept(source="handbook")) is None
-    await RowReader(None, None, lambda: 0.0).check()
+    await RereadRows(None, None, lambda: 0.0).check()
 
 
 async def test_queries_are_looked_at_before_they_are_needed() -> None:
