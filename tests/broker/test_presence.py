@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from confluent_kafka import KafkaError, KafkaException
+from structlog.testing import capture_logs
 
 from pipeline.broker.presence import AWAY_SECONDS, MISSING_SECONDS, QUIET_SECONDS, Presence
 
@@ -64,6 +65,20 @@ def test_asks_until_all_is_there() -> None:
     now[0] += 1000
     presence.heard = True
     assert not presence.due()
+
+
+def test_what_is_missing_is_told_once() -> None:
+    """The topic of an empty table may not be there for days; a line every five seconds would bury all others."""
+    presence, _ = make(["a", "b"])
+    broker = Broker({})
+    with capture_logs() as lines:
+        for _ in range(3):
+            presence.probe(broker)
+        broker.topics["a"] = Topic()
+        presence.probe(broker)
+        presence.probe(broker)
+    assert [line["topics"] for line in lines if line["action"] == "topic_missing"] == [["a", "b"]]
+    assert presence.missing == ("b",)
 
 
 def test_an_assignment_is_proof() -> None:

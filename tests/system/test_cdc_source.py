@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,8 @@ ALTER TABLE documents_default SET (toast_tuple_target = 128)
 """
 """Large values are stored apart from their row, as they are: an update that leaves them alone does not tell them."""
 
+POSITION = "SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"
+"""Where the log ends, as the mapping's file says to ask it after a commit."""
 COMMITS = 40
 
 
@@ -124,26 +127,46 @@ async def test_a_request_as_fresh_as_a_commit_is_answered_from_it(kafka: Broker,
             for number in range(1, COMMITS + 1):
                 text = f"The shelf holds number {number}."
                 await source.sql(f"UPDATE documents SET body = '{text}' WHERE id = 'shelf'")
-                position = int(await source.value("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
-                asked = Request(
-                    type="quick_answer",
-                    input=f"What does the shelf hold after {number}?",
-                    tenant="acme",
-                    as_fresh_as={"documents": position},
-                )
-                await desk.request(asked)
+                await desk.request(_asking(number, await source.value(POSITION)))
                 await asyncio.sleep(0.1)
-        found = await _contexts(place)
+        found = await _contexts(place, COMMITS)
     assert set(found) == set(range(1, COMMITS + 1))
     assert [number for number, held in found.items() if held < number] == []
 
 
-async def _contexts(place: Site) -> Mapping[int, int]:
+@pytest.mark.within(200)
+async def test_a_snapshot_under_way_is_waited_for(kafka: Broker, tmp_path: Path) -> None:
+    """The slot has passed all that was there before it was made, though nothing of it has come to Kafka yet."""
+    rows = "SELECT 'row' || i, 'acme', 'row', 'Nothing to see.', now() FROM generate_series(1, 500) i"
+    async with _indexed(kafka, tmp_path, "documents") as (source, place):
+        await source.sql(f"INSERT INTO documents {rows}")
+        await source.sql("INSERT INTO documents VALUES ('shelf', 'acme', 'shelf', 'The shelf holds number 1.', now())")
+        position = await source.value(POSITION)
+        await place.start("preprocess")
+        await place.start("retrieve", "index")
+        connecting = asyncio.create_task(source.connect.run("documents", source.configuration()))
+        async with place.desk() as desk:
+            while not await source.value("SELECT count(*) FROM pg_replication_slots"):
+                await asyncio.sleep(0.02)
+            for number in range(1, 6):
+                await desk.request(_asking(number, position))
+        await connecting
+        found = await _contexts(place, 5)
+    assert set(found.values()) == {1}
+
+
+def _asking(number: int, position: Decimal) -> Request:
+    """A request for what the shelf holds, as of a position of the log."""
+    text = f"What does the shelf hold after {number}?"
+    return Request(type="quick_answer", input=text, tenant="acme", as_fresh_as={"documents": int(position)})
+
+
+async def _contexts(place: Site, number: int) -> Mapping[int, int]:
     """Of each request, the number in the passage that was found for it."""
     topic, found = names.topic(place.prefix, "contexts", "interactive"), dict[int, int]()
     async with place.desk() as desk, wiring.open_tail(place.configured, [topic], from_start=True) as records:
         async with asyncio.timeout(90):
-            while len(found) < COMMITS:
+            while len(found) < number:
                 record = await anext(records)
                 context = await desk.codec.decode("contexts", RetrievedContext, record.value or b"")
                 asked = re.search(r"after (\d+)", context.input)
