@@ -56,7 +56,7 @@ class Settings(BaseModel):
     cache: Path = Field(default=Path("~/.cache/llm-event-pipeline"), description="where downloads are kept")
     data: Path = Field(default=Path(".run"), description="where embedded parts keep their state")
     drain_seconds: float = Field(default=30.0, ge=0, description="how long a stopping stage may finish its work")
-    startup_seconds: float = Field(default=60.0, gt=0, description="how long to wait for the broker at start")
+    startup_seconds: float = Field(default=60.0, gt=0, description="how long to wait at start for broker and registry")
     allow_loopback_webhooks: bool = Field(default=False, description="permit http webhooks to this machine")
     probes_host: str = Field(default="127.0.0.1", description="address of /livez, /readyz and /metrics")
     probes_port: int = Field(default=0, ge=0, le=65_535, description="port of the probes; 0 takes a free one")
