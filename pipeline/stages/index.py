@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Never
 
 from pipeline.core.errors import Reject, Retry
 from pipeline.core.event import Event
-from pipeline.core.index_ports import PassageStore
+from pipeline.core.index_ports import Chunk, PassageStore
 from pipeline.core.payloads import Document
 from pipeline.core.stage import Context
 from pipeline.stages.chunking import chunk
@@ -18,6 +19,8 @@ MAX_BODY = 500_000
 """The longest body that is indexed, in characters: about a book of 80,000 words."""
 MAX_NAME = 1_000
 """The longest source, id, tenant or title, in characters."""
+APART = 16_384
+"""A body of more characters is cut in a thread of its own: it takes seconds at worst, and nothing else may wait."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Index:
             return ()
         check(document)
         document = document.model_copy(update={"title": normalise(document.title)})
-        chunks = () if document.deleted or document.body_kept else chunk(normalise(document.body))
+        chunks = () if document.deleted or document.body_kept else await _cut(document.body)
         if document.body_kept and not document.deleted:
             await self._keep(document)
         elif chunks:
@@ -51,6 +54,14 @@ class Index:
         if await self.store.keep(document) is None:
             # Out of order, or in another partition after a change of its key: the text may still come.
             raise Retry("the change does not tell the document's body, and the index has none of it", code="no_body")
+
+
+async def _cut(body: str) -> Sequence[Chunk]:
+    return _chunks(body) if len(body) <= APART else await asyncio.to_thread(_chunks, body)
+
+
+def _chunks(body: str) -> Sequence[Chunk]:
+    return chunk(normalise(body))
 
 
 def check_source(document: Document) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from pipeline.core.errors import Defer, Reject
 from pipeline.core.index_ports import Search
 from pipeline.core.payloads import Document
 from pipeline.devkit.fakes import FakeIndex
-from pipeline.stages.index import MAX_BODY, Index
+from pipeline.stages.index import APART, MAX_BODY, Index
 from tests.stages.made import context, event
 
 
@@ -37,6 +38,17 @@ async def test_a_document_becomes_searchable() -> None:
     await index(store, document("Cafe\u0301\x00 opens.\r\n\r\nIt closes.", title=" Hours\x00 "))
     (passage,) = await store.search(Search("acme", "Caf\u00e9", 9, {}))
     assert (passage.text, passage.title, passage.chunk) == ("Caf\u00e9 opens.\n\nIt closes.", "Hours", 0)
+
+
+async def test_a_large_body_is_cut_beside_everything_else() -> None:
+    """While that takes its time, others go on; what becomes of it is the same."""
+    store = FakeIndex()
+    large = asyncio.create_task(index(store, document("Opens.\n\n" * (APART // 8), id="large")))
+    await asyncio.sleep(0)
+    await index(store, document())
+    assert [passage.document for passage in await store.search(Search("acme", "opens", 9, {}))] == ["shop"]
+    await large
+    assert {passage.document for passage in await store.search(Search("acme", "opens", 9, {}))} == {"shop", "large"}
 
 
 async def test_a_new_version_replaces_the_old_one() -> None:
