@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -42,13 +44,17 @@ async def test_a_document_becomes_searchable() -> None:
 
 async def test_a_large_body_is_cut_beside_everything_else() -> None:
     """While that takes its time, others go on; what becomes of it is the same."""
-    store = FakeIndex()
-    large = asyncio.create_task(index(store, document("Opens.\n\n" * (APART // 8), id="large")))
-    await asyncio.sleep(0)
-    await index(store, document())
-    assert [passage.document for passage in await store.search(Search("acme", "opens", 9, {}))] == ["shop"]
-    await large
-    assert {passage.document for passage in await store.search(Search("acme", "opens", 9, {}))} == {"shop", "large"}
+    store, busy = FakeIndex(), threading.Event()
+    with ThreadPoolExecutor(1) as thread:
+        asyncio.get_running_loop().set_default_executor(thread)
+        thread.submit(busy.wait)
+        large = asyncio.create_task(index(store, document("Opens.\n\n" * (APART // 8 + 1), id="large")))
+        await asyncio.sleep(0)
+        await index(store, document())
+        assert set(store.documents) == {("handbook", "shop")}
+        busy.set()
+        await large
+    assert set(store.documents) == {("handbook", "shop"), ("handbook", "large")}
 
 
 async def test_a_new_version_replaces_the_old_one() -> None:
