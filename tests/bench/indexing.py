@@ -1,0 +1,131 @@
+"""P9: how fast the index takes documents in, against a loop that writes the same points."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+from uuid import uuid4
+
+from pipeline.core.event import Event
+from pipeline.core.payloads import Document
+from pipeline.core.stage import Context
+from tests.bench.failure import Failed
+from tests.bench.figures import Figure, at_least, ratios
+from tests.bench.index_stage import COLLECTION, PARTITIONS, TENANT, DocumentHandler, index_stage, opened_index, prose
+from tests.bench.input import open_writer
+from tests.bench.lab import Stand
+
+_BARE, _OURS = _NAMES = ("bare upserts", "our index path")
+
+Batches = Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast documents went in, and what each cost of this process's CPU time, in seconds."""
+
+    rate: float
+    cpu: float
+
+
+class Stretch:
+    """Measures from the first event that a handler is given on."""
+
+    def __init__(self) -> None:
+        """Measure nothing yet."""
+        self._from: tuple[float, float] | None = None
+
+    def around(self, handler: DocumentHandler) -> DocumentHandler:
+        """Begin with the first event that `handler` is given."""
+
+        async def watched(event: Event[Document], ctx: Context) -> Sequence[Any]:
+            self.begin()
+            return await handler(event, ctx)
+
+        return watched
+
+    def begin(self) -> None:
+        """Begin, unless that was done."""
+        self._from = self._from or (time.perf_counter(), time.process_time())
+
+    def pace(self, documents: int) -> Pace:
+        """Say what it came to."""
+        assert self._from is not None, "nothing was measured"
+        began, cpu = self._from
+        return Pace(documents / (time.perf_counter() - began), (time.process_time() - cpu) / documents)
+
+
+async def taken_in(stand: Stand) -> list[Figure]:
+    """P9-indexing: from changes on a topic to documents in the embedded index, against upserts of the same points."""
+    count, topic = 40 if stand.lab.quick else 400, f"source-{uuid4().hex[:8]}"
+    chance, paces = random.Random(9), {name: list[Pace]() for name in _NAMES}
+    async with stand.topics([topic], PARTITIONS):
+        await asyncio.to_thread(_write, stand.servers, topic, count)
+        # A first round is not counted: it warms up, and notes the batches.
+        _, batches = await _ours(stand, topic, count)
+        for number in range(1, stand.lab.rounds + 1):
+            for name in chance.sample(_NAMES, len(_NAMES)):
+                once = _bare(stand, batches, count) if name == _BARE else _ours(stand, topic, count)
+                paces[name].append((await once)[0])
+                _tell(f"{number}/{stand.lab.rounds}", name, paces[name][-1:])
+    for name in _NAMES:
+        _tell("median", name, paces[name])
+    points = sum(map(len, batches))
+    what = f"documents/s into the embedded index ({points / count:.1f} points each), our path against bare upserts"
+    bare, ours = ([one.rate for one in paces[name]] for name in _NAMES)
+    return [at_least("P9-indexing", what, 0.8, ratios(ours, bare))]
+
+
+async def _ours(stand: Stand, topic: str, count: int) -> tuple[Pace, Batches]:
+    stretch = Stretch()
+    with _folder(stand) as folder:
+        async with opened_index(folder) as index, index_stage(stand, topic, index.passages, stretch.around) as stage:
+            await stage.until(count)
+            return stretch.pace(count), index.client.batches
+
+
+async def _bare(stand: Stand, batches: Batches, count: int) -> tuple[Pace, Batches]:
+    stretch = Stretch()
+    with _folder(stand) as folder:
+        async with opened_index(folder) as index:
+            stretch.begin()
+            for batch in batches:
+                await index.run(index.client.upsert(COLLECTION, batch, wait=True))
+            return stretch.pace(count), batches
+
+
+@contextmanager
+def _folder(stand: Stand) -> Iterator[Path]:
+    folder = stand.lab.path("index")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(servers: str, topic: str, count: int) -> None:
+    """Write changes as Debezium does: so many rows that were created."""
+    writer, draw = open_writer(servers, 5), random.Random(10)
+    for number in range(count):
+        key = {"id": f"row-{number:05d}"}
+        row = {**key, "tenant": TENANT, "title": f"Shelf {number}", "body": prose(draw), "updated_at": None}
+        now = time.time_ns() // 1_000_000
+        source = {"connector": "postgresql", "name": "app", "ts_ms": now, "snapshot": "false", "lsn": 1000 + number}
+        value = {"before": None, "after": row, "source": source, "transaction": None, "op": "c", "ts_ms": now}
+        writer.produce(topic, json.dumps(value), json.dumps(key), number % PARTITIONS)
+    if left := writer.flush(30):
+        raise Failed(f"{left} of {count} changes were not written")
+
+
+def _tell(which: str, name: str, paces: Sequence[Pace]) -> None:
+    rate, cpu = median(one.rate for one in paces), median(one.cpu for one in paces) * 1000
+    print(f"  {which:<6} {name:<18} {rate:>9,.0f} documents/s {cpu:>7.2f} ms CPU a document", flush=True)
