@@ -21,6 +21,7 @@ from pipeline.telemetry import logs
 from tests.bench import (
     against,
     concurrency,
+    freshness,
     growth,
     idle,
     indexing,
@@ -49,6 +50,7 @@ ON_STAND: Mapping[str, Callable[[Stand], Awaitable[list[Figure]]]] = {
     "P4-slow": concurrency.slow,
     "P6": modes.exactly_once,
     "P8-idle": idle.share,
+    "P9-searchable": freshness.searchable,
     "P9-indexing": indexing.taken_in,
     "P10": join.standstill,
     "P10-calls": join.calls_killed,

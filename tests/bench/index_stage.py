@@ -81,13 +81,19 @@ class Running:
         labels = {"stage": _STAGE.name, "end": "nothing"}
         return int(self.registry.get_sample_value("pipeline_records_settled_total", labels) or 0)
 
-    async def until(self, count: int, seconds: float = 60.0) -> None:
-        """Wait until so many records are settled. Raises TimeoutError, and whatever stopped the stage."""
+    async def until(self, handled: asyncio.Event, count: int, seconds: float = 120.0) -> None:
+        """Wait until all is handled, and then until `count` records are settled, which takes a while to look up.
+
+        Raises TimeoutError, and whatever stopped the stage.
+        """
+        waiting = asyncio.create_task(handled.wait())
         async with asyncio.timeout(seconds):
+            await asyncio.wait([waiting, self.working], return_when=asyncio.FIRST_COMPLETED)
             while self.settled() < count:
                 if self.working.done():
+                    waiting.cancel()
                     raise RuntimeError(f"the stage ended: {self.working.result()}")
-                await asyncio.sleep(0.002)
+                await asyncio.sleep(0.005)
 
 
 @asynccontextmanager

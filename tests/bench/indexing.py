@@ -38,18 +38,24 @@ class Pace:
 
 
 class Stretch:
-    """Measures from the first event that a handler is given on."""
+    """Measures from the first of `count` events that a handler is given on; `handled` is set after the last."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: int) -> None:
         """Measure nothing yet."""
+        self.handled = asyncio.Event()
+        self._count = self._left = count
         self._from: tuple[float, float] | None = None
 
     def around(self, handler: DocumentHandler) -> DocumentHandler:
-        """Begin with the first event that `handler` is given."""
+        """Watch `handler`."""
 
         async def watched(event: Event[Document], ctx: Context) -> Sequence[Any]:
             self.begin()
-            return await handler(event, ctx)
+            outputs = await handler(event, ctx)
+            self._left -= 1
+            if not self._left:
+                self.handled.set()
+            return outputs
 
         return watched
 
@@ -57,16 +63,16 @@ class Stretch:
         """Begin, unless that was done."""
         self._from = self._from or (time.perf_counter(), time.process_time())
 
-    def pace(self, documents: int) -> Pace:
+    def pace(self) -> Pace:
         """Say what it came to."""
         assert self._from is not None, "nothing was measured"
         began, cpu = self._from
-        return Pace(documents / (time.perf_counter() - began), (time.process_time() - cpu) / documents)
+        return Pace(self._count / (time.perf_counter() - began), (time.process_time() - cpu) / self._count)
 
 
 async def taken_in(stand: Stand) -> list[Figure]:
     """P9-indexing: from changes on a topic to documents in the embedded index, against upserts of the same points."""
-    count, topic = 40 if stand.lab.quick else 400, f"source-{uuid4().hex[:8]}"
+    count, topic = 40 if stand.lab.quick else 160, f"source-{uuid4().hex[:8]}"
     chance, paces = random.Random(9), {name: list[Pace]() for name in _NAMES}
     async with stand.topics([topic], PARTITIONS):
         await asyncio.to_thread(_write, stand.servers, topic, count)
@@ -86,21 +92,21 @@ async def taken_in(stand: Stand) -> list[Figure]:
 
 
 async def _ours(stand: Stand, topic: str, count: int) -> tuple[Pace, Batches]:
-    stretch = Stretch()
+    stretch = Stretch(count)
     with _folder(stand) as folder:
         async with opened_index(folder) as index, index_stage(stand, topic, index.passages, stretch.around) as stage:
-            await stage.until(count)
-            return stretch.pace(count), index.client.batches
+            await stage.until(stretch.handled, count)
+            return stretch.pace(), index.client.batches
 
 
 async def _bare(stand: Stand, batches: Batches, count: int) -> tuple[Pace, Batches]:
-    stretch = Stretch()
+    stretch = Stretch(count)
     with _folder(stand) as folder:
         async with opened_index(folder) as index:
             stretch.begin()
             for batch in batches:
                 await index.run(index.client.upsert(COLLECTION, batch, wait=True))
-            return stretch.pace(count), batches
+            return stretch.pace(), batches
 
 
 @contextmanager
