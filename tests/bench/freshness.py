@@ -25,11 +25,12 @@ from tests.bench.index_stage import TENANT, DocumentHandler, index_stage, opened
 from tests.bench.lab import Stand
 from tests.system.cdc_site import Site, cdc_site
 
-ROWS = 200
-EDITS, RATE = 100, 20.0
+ROWS, SENTENCES = 100, 7
+"""How many rows there are, and how long their texts: one chunk each."""
+EDITS, RATE = 40, 5.0
 """How many rows are edited in a round, and how many a second: one after the other, each in a transaction."""
 LAST_SECONDS = 30.0
-_WARM_UP = 20
+_WARM_UP = 10
 _TABLE = "documents"
 
 
@@ -79,7 +80,7 @@ class Watch:
 
 
 async def searchable(stand: Stand) -> list[Figure]:
-    """P9-searchable: from the commit of an edit in PostgreSQL to a query that finds it, at 20 edits a second."""
+    """P9-searchable: from the commit of an edit in PostgreSQL to a query that finds it, at 5 edits a second."""
     try:
         async with cdc_site(stand.lab.path("cdc"), stand.servers) as site:
             rounds = await _edited(stand, site)
@@ -94,7 +95,7 @@ async def searchable(stand: Stand) -> list[Figure]:
 
 
 async def _edited(stand: Stand, site: Site) -> list[list[Times]]:
-    count = 20 if stand.lab.quick else EDITS
+    count = 10 if stand.lab.quick else EDITS
     async with opened_index(stand.lab.path("index")) as index:
         bodies, watch = _bodies(), Watch(index.passages)
         connection = await asyncpg.connect(site.source.address())
@@ -129,7 +130,7 @@ async def _round(connection: Any, watch: Watch, bodies: Mapping[str, str], count
 
 def _bodies() -> dict[str, str]:
     draw = random.Random(12)
-    return {f"row{number:04d}": prose(draw) for number in range(ROWS)}
+    return {f"row{number:04d}": prose(draw, SENTENCES) for number in range(ROWS)}
 
 
 def _quantile(seconds: Sequence[float], share: int) -> float:

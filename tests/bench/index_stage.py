@@ -43,7 +43,7 @@ TENANT = "acme"
 PARTITIONS = 3
 
 _STAGE = next(one for one in topology.STAGES if one.name == "index")
-_SENTENCES, _WORDS = 20, 16
+_WORDS = 16
 _STEMS = [f"{a}{b}{c}" for a in ("par", "lock", "tow", "cour") for b in ("a", "e", "i") for c in ("cel", "der", "ning")]
 
 DocumentHandler = Handler[Document, Any]
@@ -147,7 +147,7 @@ async def index_stage(
                 raise RuntimeError(reasons(worker))
 
 
-def prose(draw: random.Random) -> str:
-    """Make up a text of some 2,000 characters, in paragraphs of sentences."""
-    sentences = (" ".join(draw.choices(_STEMS, k=_WORDS)).capitalize() + "." for _ in range(_SENTENCES))
+def prose(draw: random.Random, count: int) -> str:
+    """Make up a text of so many sentences of about 140 characters, in paragraphs of four."""
+    sentences = (" ".join(draw.choices(_STEMS, k=_WORDS)).capitalize() + "." for _ in range(count))
     return "".join(one + ("\n\n" if number % 4 == 3 else " ") for number, one in enumerate(sentences)).strip()

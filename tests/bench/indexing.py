@@ -24,6 +24,9 @@ from tests.bench.index_stage import COLLECTION, PARTITIONS, TENANT, DocumentHand
 from tests.bench.input import open_writer
 from tests.bench.lab import Stand
 
+SENTENCES = 20
+"""How long a text is: it has four or five chunks."""
+
 _BARE, _OURS = _NAMES = ("bare upserts", "our index path")
 
 Batches = Sequence[Sequence[Any]]
@@ -123,7 +126,7 @@ def _write(servers: str, topic: str, count: int) -> None:
     writer, draw = open_writer(servers, 5), random.Random(10)
     for number in range(count):
         key = {"id": f"row-{number:05d}"}
-        row = {**key, "tenant": TENANT, "title": f"Shelf {number}", "body": prose(draw), "updated_at": None}
+        row = {**key, "tenant": TENANT, "title": f"Shelf {number}", "body": prose(draw, SENTENCES), "updated_at": None}
         now = time.time_ns() // 1_000_000
         source = {"connector": "postgresql", "name": "app", "ts_ms": now, "snapshot": "false", "lsn": 1000 + number}
         value = {"before": None, "after": row, "source": source, "transaction": None, "op": "c", "ts_ms": now}

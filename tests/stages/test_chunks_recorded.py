@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 
-import pytest
-
 from pipeline.stages.chunking import chunk
 
 DATA = Path(__file__).parents[1] / "data"
@@ -149,7 +147,6 @@ def digest(body: str) -> str:
     return sha256(json.dumps(made).encode()).hexdigest()[:16]
 
 
-@pytest.mark.local
 def test_the_chunks_are_those_that_were_recorded() -> None:
     """Of each text, the numbers, texts and overlaps of its chunks."""
     assert {name: digest(body) for name, body in bodies().items()} == json.loads(RECORDED.read_text("utf-8"))
