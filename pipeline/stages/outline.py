@@ -49,9 +49,10 @@ _CAPITALS, _NUMBERED = 7, 7  # below Markdown's six levels; a number adds one fo
 _HASHES = r" {0,3}(#{1,6})[ \t]+(\S.*)"
 _UNDERLINE = re.compile(r" {0,3}(=+|-{3,})\Z")
 _FENCE = r" {0,3}(`{3,16}|~{3,16})(?![`~])([^`\n]*)"
-_FENCES = re.compile(rf"^{_FENCE}$", re.MULTILINE)
+# Of a text with a newline in front, so that lines are found by what they begin after: that is searched for quickly.
+_FENCES = re.compile(rf"\n{_FENCE}$", re.MULTILINE)
 # The lines that may end a run of others: one search for all of them, since there may be half a million lines.
-_BREAK = re.compile(rf"^(?:[^\S\n]*|{_HASHES}|{_FENCE})$", re.MULTILINE)
+_BREAK = re.compile(rf"\n(?:[^\S\n]*|{_HASHES}|{_FENCE})$", re.MULTILINE)
 _NUMBER = re.compile(r"(\d{1,2}(?:\.\d{1,2}){0,4})\.?[ \t]+(\S.*)")
 _ITEM = re.compile(r"[ \t]*(?:[-*+\u2022]|\d{1,3}[.)])[ \t]+\S")
 
@@ -100,10 +101,11 @@ def blocks(text: str) -> Iterator[Block]:
 
 def _plain(text: str) -> Iterator[Block]:
     """Yield what lines alone tell: code between fences, Markdown's headings, and runs of other lines."""
-    fences = _fences(text)
+    lines = f"\n{text}"
+    fences = _fences(lines) if "```" in text or "~~~" in text else {}
     since = 0
-    for found in _BREAK.finditer(text):
-        start, end = found.span()
+    for found in _BREAK.finditer(lines):
+        start, end = found.start(), found.end() - 1
         hashes, said, fence = found.group(1, 2, 3)
         close = fences.get(start) if fence else None
         if start < since or (fence and close is None) or (hashes and end - start > _LONGEST + 10):
@@ -119,15 +121,16 @@ def _plain(text: str) -> Iterator[Block]:
     yield from _run(text, since, len(text))
 
 
-def _fences(text: str) -> dict[int, int]:
+def _fences(lines: str) -> dict[int, int]:
     """Pair the starts of lines that open code with the ends of those that close it.
 
     One that is never closed opens nothing.
     """
-    marks = [(*one.span(), one[1][0], len(one[1]), not one[2].strip()) for one in _FENCES.finditer(text)]
+    found = _FENCES.finditer(lines)
+    marks = [(one.start(), one.end() - 1, one[1][0], len(one[1]), not one[2].strip()) for one in found]
     pairs: dict[int, int] = {}
     # From which length on nothing that comes later closes a fence: a search that failed is not made again.
-    hopeless = {"`": len(text), "~": len(text)}
+    hopeless = {"`": len(lines), "~": len(lines)}
     inside = -1
     for nth, (start, _, mark, length, _) in enumerate(marks):
         if start < inside or length >= hopeless[mark]:

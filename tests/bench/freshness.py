@@ -97,14 +97,15 @@ async def searchable(stand: Stand) -> list[Figure]:
 async def _edited(stand: Stand, site: Site) -> list[list[Times]]:
     count = 10 if stand.lab.quick else EDITS
     async with opened_index(stand.lab.path("index")) as index:
-        bodies, watch = _bodies(), Watch(index.passages)
+        bodies, passages = _bodies(), Passages(index.collection)
+        watch = Watch(passages)
         connection = await asyncpg.connect(site.source.address())
         try:
             rows = [(name, TENANT, name, f"{name} {body}") for name, body in bodies.items()]
             await connection.executemany(f"INSERT INTO {_TABLE} VALUES ($1, $2, $3, $4, now())", rows)
             await site.connect.run(_TABLE, site.configuration(table_include_list=f"public.{_TABLE}"))
             topic = f"{site.prefix}.public.{_TABLE}"
-            async with index_stage(stand, topic, index.passages, watch.around):
+            async with index_stage(stand, topic, passages, watch.around):
                 await watch.until(list(bodies), LAST_SECONDS + ROWS / 4)
                 await _round(connection, watch, bodies, _WARM_UP)
                 rounds = []

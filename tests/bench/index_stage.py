@@ -14,14 +14,16 @@ from uuid import uuid4
 
 import yaml
 from prometheus_client import CollectorRegistry
-from qdrant_client import AsyncQdrantClient
+from qdrant_client import AsyncQdrantClient, models
 
 from pipeline import topology, wiring
 from pipeline.broker.kafka_consumer import open_consumer
 from pipeline.broker.kafka_producer import open_producer
 from pipeline.clients.measured_store import MeasuredStore
 from pipeline.clients.passage_collection import Collection
-from pipeline.clients.qdrant import OneThread, Passages
+from pipeline.clients.passage_points import Embedder
+from pipeline.clients.passage_store import PassageKeeper
+from pipeline.clients.qdrant import OneThread
 from pipeline.core.payloads import Document
 from pipeline.core.stage import Handler
 from pipeline.core.tables import parse_tables
@@ -54,10 +56,23 @@ class Noting(AsyncQdrantClient):
 
     batches: list[Any]
 
-    async def upsert(self, collection_name: str, points: Any, **more: Any) -> Any:
+    async def upsert(self, collection_name: str, points: Any, *given: Any, **more: Any) -> Any:
         """Write points, and note them."""
         self.batches.append(points)
-        return await super().upsert(collection_name, points, **more)
+        return await super().upsert(collection_name, points, *given, **more)
+
+
+class Remembering(Embedder):
+    """Makes each sparse vector once, over all rounds: what is measured is the index without the embedding."""
+
+    def __init__(self) -> None:
+        """Remember nothing yet."""
+        super().__init__()
+        self._known: dict[tuple[str, str], models.SparseVector] = {}
+
+    def document(self, title: str, text: str) -> models.SparseVector:
+        """Embed a chunk, or remember how it was embedded."""
+        return self._known.get((title, text)) or self._known.setdefault((title, text), super().document(title, text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +80,7 @@ class Place:
     """An embedded index, the client that it is written with, and where that runs."""
 
     client: Noting
-    passages: Passages
+    collection: Collection
     run: OneThread
 
 
@@ -74,7 +89,7 @@ class Running:
     """A stage at work."""
 
     registry: CollectorRegistry
-    working: asyncio.Task[bool]
+    working: asyncio.Task[int]
 
     def settled(self) -> int:
         """Count the records that are settled as they should be: without an output."""
@@ -103,12 +118,10 @@ async def opened_index(folder: Path) -> AsyncIterator[Place]:
         run = OneThread(thread)
         client = await run(_open(folder))
         place = Collection(client, COLLECTION, run, wiring.CLOCK, indexed=False)
-        passages = Passages(place)
         try:
             await place.prepare()
-            yield Place(client, passages, run)
+            yield Place(client, place, run)
         finally:
-            await passages.drain()
             await run(client.close())
 
 
@@ -120,7 +133,7 @@ async def _open(folder: Path) -> Noting:
 
 @asynccontextmanager
 async def index_stage(
-    stand: Stand, topic: str, index: Passages, watched: Callable[[DocumentHandler], DocumentHandler]
+    stand: Stand, topic: str, index: PassageKeeper, watched: Callable[[DocumentHandler], DocumentHandler]
 ) -> AsyncIterator[Running]:
     """Run the index stage on `topic`, built as `wiring` builds it; `watched` sets a watch around its handler."""
     configured = load(Environment({"KAFKA_BOOTSTRAP_SERVERS": stand.servers}), wiring.STAGES)
@@ -143,7 +156,9 @@ async def index_stage(
             yield Running(registry, working)
         finally:
             worker.stop()
-            if await working:
+            failed = await working
+            await index.drain()
+            if failed:
                 raise RuntimeError(reasons(worker))
 
 

@@ -15,12 +15,23 @@ from statistics import median
 from typing import Any
 from uuid import uuid4
 
+from pipeline.clients.passage_points import Embedder
+from pipeline.clients.passage_store import PassageKeeper
 from pipeline.core.event import Event
 from pipeline.core.payloads import Document
 from pipeline.core.stage import Context
 from tests.bench.failure import Failed
 from tests.bench.figures import Figure, at_least, ratios
-from tests.bench.index_stage import COLLECTION, PARTITIONS, TENANT, DocumentHandler, index_stage, opened_index, prose
+from tests.bench.index_stage import (
+    COLLECTION,
+    PARTITIONS,
+    TENANT,
+    DocumentHandler,
+    Remembering,
+    index_stage,
+    opened_index,
+    prose,
+)
 from tests.bench.input import open_writer
 from tests.bench.lab import Stand
 
@@ -76,30 +87,33 @@ class Stretch:
 async def taken_in(stand: Stand) -> list[Figure]:
     """P9-indexing: from changes on a topic to documents in the embedded index, against upserts of the same points."""
     count, topic = 40 if stand.lab.quick else 160, f"source-{uuid4().hex[:8]}"
-    chance, paces = random.Random(9), {name: list[Pace]() for name in _NAMES}
+    bm25, chance, paces = Remembering(), random.Random(9), {name: list[Pace]() for name in _NAMES}
     async with stand.topics([topic], PARTITIONS):
         await asyncio.to_thread(_write, stand.servers, topic, count)
         # A first round is not counted: it warms up, and notes the batches.
-        _, batches = await _ours(stand, topic, count)
+        _, batches = await _ours(stand, topic, count, bm25)
         for number in range(1, stand.lab.rounds + 1):
             for name in chance.sample(_NAMES, len(_NAMES)):
-                once = _bare(stand, batches, count) if name == _BARE else _ours(stand, topic, count)
+                once = _bare(stand, batches, count) if name == _BARE else _ours(stand, topic, count, bm25)
                 paces[name].append((await once)[0])
                 _tell(f"{number}/{stand.lab.rounds}", name, paces[name][-1:])
     for name in _NAMES:
         _tell("median", name, paces[name])
     points = sum(map(len, batches))
-    what = f"documents/s into the embedded index ({points / count:.1f} points each), our path against bare upserts"
+    against = "our path without embedding against bare upserts"
+    what = f"documents/s into the embedded index ({points / count:.1f} points each), {against}"
     bare, ours = ([one.rate for one in paces[name]] for name in _NAMES)
     return [at_least("P9-indexing", what, 0.8, ratios(ours, bare))]
 
 
-async def _ours(stand: Stand, topic: str, count: int) -> tuple[Pace, Batches]:
+async def _ours(stand: Stand, topic: str, count: int, bm25: Embedder) -> tuple[Pace, Batches]:
     stretch = Stretch(count)
     with _folder(stand) as folder:
-        async with opened_index(folder) as index, index_stage(stand, topic, index.passages, stretch.around) as stage:
-            await stage.until(stretch.handled, count)
-            return stretch.pace(), index.client.batches
+        async with opened_index(folder) as index:
+            keeper = PassageKeeper(index.collection, bm25)
+            async with index_stage(stand, topic, keeper, stretch.around) as stage:
+                await stage.until(stretch.handled, count)
+                return stretch.pace(), index.client.batches
 
 
 async def _bare(stand: Stand, batches: Batches, count: int) -> tuple[Pace, Batches]:
