@@ -35,9 +35,12 @@ Age = tuple[int, int]
 """The version of a state and of its text; a later state of a document is greater."""
 
 
+_spelt = json.JSONEncoder(sort_keys=True).encode  # `json.dumps` makes one for each call
+
+
 def digest(*parts: Any) -> str:
     """Return a digest of plain values."""
-    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+    return sha256(_spelt(parts).encode()).hexdigest()[:32]
 
 
 def hash_of(title: str, text: str, model: str) -> str:
@@ -109,8 +112,15 @@ class Hashes:
 
     def whole(self, texts: Sequence[str]) -> str:
         """Return the digest of all texts together."""
-        key = "", tuple(texts)
-        return self._known.get(key) or self._known.setdefault(key, digest(texts))
+        return self._digest("texts", texts)
+
+    def content(self, hashes: Sequence[str]) -> str:
+        """Return the digest of all hashes together."""
+        return self._digest("hashes", hashes)
+
+    def _digest(self, kind: str, parts: Sequence[str]) -> str:
+        key = kind, tuple(parts)
+        return self._known.get(key) or self._known.setdefault(key, digest(parts))
 
     def _new(self, title: str, text: str) -> str:
         made = self._known[title, text] = hash_of(title, text, self._model)
@@ -251,7 +261,7 @@ def _made(change: Change, mark: Mark | None, texts: Sequence[str], hashes: Hashe
         fields=dict(fields),
         version=max(version, mark.version) if mark else version,
         texted=known if change.kind == "keep" else version,
-        content=digest(hashed),
+        content=hashes.content(hashed),
         body=hashes.whole(texts),
         chunks=len(texts),
         committed_at_ms=committed,

@@ -9,9 +9,10 @@ touch is neither written nor embedded again.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
-from itertools import accumulate, pairwise, takewhile
+from itertools import accumulate
 from typing import NamedTuple
 
 from pipeline.core.index_ports import Chunk
@@ -28,6 +29,7 @@ LEAST_TOKENS = 100
 PATH_TOKENS, OVERLAP_TOKENS = 48, 48
 """The most tokens of the headings in front of a chunk, and of the sentences that it repeats of the one before."""
 
+_OWN = OWN_TOKENS * CHARACTERS_PER_TOKEN
 _UNIT_TOKENS = 240
 """The most tokens of what is kept together where it fits: a sentence, a table, a list, a block of code."""
 _TITLE = 80  # characters of a heading in the path
@@ -49,12 +51,17 @@ class _Unit(NamedTuple):
 
 
 class _Text(NamedTuple):
-    """A section's units; `starts` and `ends` are their places in thirds of tokens, which add up where tokens do not."""
+    """A section's units; `starts` and `ends` are their places in thirds of tokens, which add up where tokens do not.
+
+    `ranks` are theirs, and `drawn` the lots that were drawn before, by the text on both sides.
+    """
 
     text: str
     units: Sequence[_Unit]
     starts: Sequence[int]
     ends: Sequence[int]
+    ranks: Sequence[int]
+    drawn: dict[tuple[str, str], bytes]
 
 
 def chunk(body: str) -> tuple[Chunk, ...]:
@@ -69,8 +76,14 @@ def chunk(body: str) -> tuple[Chunk, ...]:
 
 
 def _chunks(text: str, section: Section) -> Iterator[tuple[str, int]]:
+    above = _path(section.above)
+    prefix = f"{above}\n\n" if above else ""
+    start, end = section.blocks[0].start, section.blocks[-1].end
+    if end - start <= _OWN and _weight(text[start:end]) <= _OWN:
+        yield prefix + text[start:end], len(above)
+        return
     whole = _measured(text, list(_units(text, section.blocks)))
-    above, own = _path(section.above), _path(section.own)
+    own = _path(section.own)
     first = 0
     while first < len(whole.units):
         last = _cut(whole, first)
@@ -78,8 +91,7 @@ def _chunks(text: str, section: Section) -> Iterator[tuple[str, int]]:
         if first:
             yield _after(whole, first, own, told)
         else:
-            prefix = f"{above}\n\n" if above else ""
-            yield prefix + told, len(prefix.rstrip())
+            yield prefix + told, len(above)
         first = last + 1
 
 
@@ -122,25 +134,28 @@ def _cut(whole: _Text, first: int) -> int:
     """Choose the last unit of the chunk that begins with unit `first`."""
     begin = whole.starts[first]
     rest = whole.ends[-1] - begin
-    if rest <= OWN_TOKENS * CHARACTERS_PER_TOKEN:
+    if rest <= _OWN:
         return len(whole.units) - 1
     # Nothing tiny is left over at the end of a section.
     most = min(OWN_TOKENS, rest // CHARACTERS_PER_TOKEN - LEAST_TOKENS // 2) * CHARACTERS_PER_TOKEN
-    best, score = first, (1, b"")
-    for last in takewhile(lambda unit: whole.ends[unit] - begin <= most, range(first, len(whole.units))):
-        rank = -whole.units[last].rank
-        if whole.ends[last] - begin < LEAST_TOKENS * CHARACTERS_PER_TOKEN:
-            best = last
-        elif rank <= score[0] and (here := (rank, _hash(whole, last))) < score:
-            best, score = last, here
-    return best
+    enough = bisect_left(whole.ends, begin + LEAST_TOKENS * CHARACTERS_PER_TOKEN, first)
+    after = bisect_right(whole.ends, begin + most, first)
+    if enough >= after:
+        return max(first, after - 1)
+    ranks = whole.ranks[enough:after]
+    highest = max(ranks)
+    return min((last for last, rank in enumerate(ranks, enough) if rank == highest), key=lambda last: _lot(whole, last))
 
 
-def _hash(whole: _Text, last: int) -> bytes:
+def _lot(whole: _Text, last: int) -> bytes:
     """Draw a lot for a cut from the text on its two sides alone."""
     before, after = whole.units[last], whole.units[last + 1]
-    sides = f"{whole.text[before.start : before.end]}\n{whole.text[after.start : after.end]}"
-    return blake2b(sides.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    sides = whole.text[before.start : before.end], whole.text[after.start : after.end]
+    lot = whole.drawn.get(sides)
+    if lot is None:
+        lot = blake2b("\n".join(sides).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        whole.drawn[sides] = lot
+    return lot
 
 
 # ------------------------------------------------------------------ units
@@ -148,21 +163,23 @@ def _hash(whole: _Text, last: int) -> bytes:
 
 def _units(text: str, found: Sequence[Block]) -> Iterator[_Unit]:
     for block in found:
-        parts = list(_parts(text, block))
+        parts = _parts(text, block)
         yield from parts[:-1]
         # A heading stays with what it is over, and "as follows:" with what follows.
         leads = block.kind is Kind.HEADING or text[block.end - 1] == ":"
-        yield parts[-1]._replace(rank=_WORDS if leads else _PARAGRAPH)
+        start, end, _, prose, head = parts[-1]
+        yield _Unit(start, end, _WORDS if leads else _PARAGRAPH, prose, head)
 
 
-def _parts(text: str, block: Block) -> Iterator[_Unit]:
+def _parts(text: str, block: Block) -> list[_Unit]:
+    parts: list[_Unit] = []
     if block.kind is Kind.PROSE:
         for sentence in sentences(text, block.start, block.end):
-            yield from _fitted(text, sentence, _SENTENCE, prose=True)
-    else:
-        head = _head(text, block) if block.kind is Kind.TABLE else None
-        for unit in _fitted(text, (block.start, block.end), _LINES, prose=False):
-            yield unit._replace(head=head) if head and unit.start > head[1] else unit
+            parts += _fitted(text, sentence, _SENTENCE, prose=True)
+        return parts
+    parts += _fitted(text, (block.start, block.end), _LINES, prose=False)
+    head = _head(text, block) if block.kind is Kind.TABLE else None
+    return [one._replace(head=head) if one.start > head[1] else one for one in parts] if head else parts
 
 
 def _head(text: str, block: Block) -> Span | None:
@@ -175,17 +192,18 @@ def _head(text: str, block: Block) -> Span | None:
     return (block.start, end) if ruled and estimate_tokens(head) <= OVERLAP_TOKENS else None
 
 
-def _fitted(text: str, span: Span, rank: int, *, prose: bool) -> Iterator[_Unit]:
-    """Yield a part whole where it fits, else its lines, else their words; a cut in it is worse than one after it."""
+def _fitted(text: str, span: Span, rank: int, *, prose: bool) -> Sequence[_Unit]:
+    """Return a part whole where it fits, else its lines, else their words; a cut in it is worse than one after it."""
     if _fits(text, span):
-        yield _Unit(*span, rank, prose)
-        return
+        return (_Unit(*span, rank, prose),)
+    parts: list[_Unit] = []
     for line in lines(text, *span):
         if _fits(text, line):
-            yield _Unit(*line, _LINES, prose=False)
+            parts.append(_Unit(*line, _LINES, False))
         else:
             # A character costs at most one token, so this many always fit.
-            yield from (_Unit(*word, _WORDS, prose=False) for word in words(text, *line, _UNIT_TOKENS))
+            parts += [_Unit(first, last, _WORDS, False) for first, last in words(text, *line, _UNIT_TOKENS)]
+    return parts
 
 
 def _fits(text: str, span: Span) -> bool:
@@ -195,12 +213,14 @@ def _fits(text: str, span: Span) -> bool:
 
 
 def _measured(text: str, units: Sequence[_Unit]) -> _Text:
-    if text.isascii():
-        return _Text(text, units, [unit.start for unit in units], [unit.end for unit in units])
-    edges = [edge for unit in units for edge in (unit.start, unit.end)]
-    weights = (_weight(text[before:after]) for before, after in pairwise(edges))
-    places = list(accumulate(weights, initial=0))
-    return _Text(text, units, places[::2], places[1::2])
+    starts, ends = [unit.start for unit in units], [unit.end for unit in units]
+    ranks, begin = [unit.rank for unit in units], starts[0]
+    told = text[begin : ends[-1]]
+    if not told.isascii():
+        weights = (1 if character < "\x80" else CHARACTERS_PER_TOKEN for character in told)
+        places = list(accumulate(weights, initial=0))
+        starts, ends = [places[start - begin] for start in starts], [places[end - begin] for end in ends]
+    return _Text(text, units, starts, ends, ranks, {})
 
 
 def _weight(text: str) -> int:

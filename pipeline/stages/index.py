@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Never
@@ -18,6 +19,8 @@ MAX_BODY = 500_000
 """The longest body that is indexed, in characters: about a book of 80,000 words."""
 MAX_NAME = 1_000
 """The longest source, id, tenant or title, in characters."""
+APART = 16_384
+"""A body of more characters is cut in a thread of its own: it takes seconds at worst, and nothing else may wait."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Index:
             check_source(document)
             await self.store.empty(document.source, document.version)
             return ()
-        document, chunks = cut(document)
+        document, chunks = await _cut(document)
         if document.body_kept and not document.deleted:
             await self._keep(document)
         else:
@@ -59,7 +62,7 @@ class Index:
             raise Retry("the change does not tell the document's body, and the index has none of it", code="no_body")
         # Of a row that is gone nothing is owed: the change that took it away comes later, and has a higher version.
         if isinstance(whole, Document):
-            await self._replace(*cut(whole))
+            await self._replace(*await _cut(whole))
 
 
 def cut(document: Document) -> tuple[Document, Sequence[Chunk]]:
@@ -70,6 +73,10 @@ def cut(document: Document) -> tuple[Document, Sequence[Chunk]]:
     check(document)
     chunks = () if document.deleted or document.body_kept else chunk(normalise(document.body))
     return document.model_copy(update={"title": normalise(document.title)}), chunks
+
+
+async def _cut(document: Document) -> tuple[Document, Sequence[Chunk]]:
+    return cut(document) if len(document.body) <= APART else await asyncio.to_thread(cut, document)
 
 
 def check_source(document: Document) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import zip_longest
+from typing import NamedTuple
 
-from pipeline.stages.sentences import Span, trimmed
+from pipeline.stages.sentences import trimmed
 
 
 class Kind(Enum):
@@ -26,8 +26,7 @@ class Kind(Enum):
     CODE = "code"
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(NamedTuple):
     """A part of a text between empty lines; of a heading, how deep it is (1 is the highest) and what it says."""
 
     kind: Kind
@@ -37,8 +36,7 @@ class Block:
     title: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
+class Section(NamedTuple):
     """Blocks from one heading (or several with nothing between them) to the next; `above` are the headings over it."""
 
     above: tuple[str, ...]
@@ -48,9 +46,13 @@ class Section:
 
 _LONGEST = 120  # characters of a heading; a longer line is a paragraph, however it begins
 _CAPITALS, _NUMBERED = 7, 7  # below Markdown's six levels; a number adds one for each of its parts
-_HASHES = re.compile(r" {0,3}(#{1,6})[ \t]+(\S.*)")
+_HASHES = r" {0,3}(#{1,6})[ \t]+(\S.*)"
 _UNDERLINE = re.compile(r" {0,3}(=+|-{3,})\Z")
-_FENCE = re.compile(r" {0,3}(`{3,16}|~{3,16})(?![`~])([^`\n]*)\Z")
+_FENCE = r" {0,3}(`{3,16}|~{3,16})(?![`~])([^`\n]*)"
+# Of a text with a newline in front, so that lines are found by what they begin after: that is searched for quickly.
+_FENCES = re.compile(rf"\n{_FENCE}$", re.MULTILINE)
+# The lines that may end a run of others: one search for all of them, since there may be half a million lines.
+_BREAK = re.compile(rf"\n(?:[^\S\n]*|{_HASHES}|{_FENCE})$", re.MULTILINE)
 _NUMBER = re.compile(r"(\d{1,2}(?:\.\d{1,2}){0,4})\.?[ \t]+(\S.*)")
 _ITEM = re.compile(r"[ \t]*(?:[-*+\u2022]|\d{1,3}[.)])[ \t]+\S")
 
@@ -97,84 +99,77 @@ def blocks(text: str) -> Iterator[Block]:
 # ------------------------------------------------------------------ lines
 
 
-def _lines(text: str) -> list[Span]:
-    ends = [found.start() for found in re.finditer("\n", text)]
-    return list(zip([0, *(end + 1 for end in ends)], [*ends, len(text)], strict=True))
-
-
 def _plain(text: str) -> Iterator[Block]:
     """Yield what lines alone tell: code between fences, Markdown's headings, and runs of other lines."""
-    rows = _lines(text)
-    fences = _fences(text, rows)
-    run: list[Span] = []
-    place = 0
-    while place < len(rows):
-        start, end = rows[place]
-        close = fences.get(place)
-        head = _HASHES.match(text, start, min(end, start + _LONGEST + 10)) if end - start <= _LONGEST + 10 else None
-        if close is not None or head or not text[start:end].strip():
-            yield from _run(text, run)
-            run = []
-        else:
-            run.append((start, end))
+    lines = f"\n{text}"
+    fences = _fences(lines) if "```" in text or "~~~" in text else {}
+    since = 0
+    for found in _BREAK.finditer(lines):
+        start, end = found.start(), found.end() - 1
+        hashes, said, fence = found.group(1, 2, 3)
+        close = fences.get(start) if fence else None
+        if start < since or (fence and close is None) or (hashes and end - start > _LONGEST + 10):
+            continue
+        yield from _run(text, since, start - 1)
         if close is not None:
-            yield from _block(Kind.CODE, text, start, rows[close][1])
-            place = close
-        elif head:
-            title = head[2].rstrip().rstrip("#").rstrip() or head[2].strip()
-            yield from _block(Kind.HEADING, text, start, end, len(head[1]), title)
-        place += 1
-    yield from _run(text, run)
+            yield from _block(Kind.CODE, text, start, close)
+            end = close
+        elif hashes:
+            title = said.rstrip().rstrip("#").rstrip() or said.strip()
+            yield from _block(Kind.HEADING, text, start, end, len(hashes), title)
+        since = end + 1
+    yield from _run(text, since, len(text))
 
 
-def _fences(text: str, rows: Sequence[Span]) -> dict[int, int]:
-    """Pair the lines that open code with those that close it. One that is never closed opens nothing."""
-    marks = {}
-    for place, (start, end) in enumerate(rows):
-        found = _FENCE.match(text, start, end)
-        if found:
-            marks[place] = (found[1][0], len(found[1]), not found[2].strip())
+def _fences(lines: str) -> dict[int, int]:
+    """Pair the starts of lines that open code with the ends of those that close it.
+
+    One that is never closed opens nothing.
+    """
+    found = _FENCES.finditer(lines)
+    marks = [(one.start(), one.end() - 1, one[1][0], len(one[1]), not one[2].strip()) for one in found]
     pairs: dict[int, int] = {}
     # From which length on nothing that comes later closes a fence: a search that failed is not made again.
-    hopeless = {"`": len(text), "~": len(text)}
-    order = sorted(marks)
+    hopeless = {"`": len(lines), "~": len(lines)}
     inside = -1
-    for nth, place in enumerate(order):
-        mark, length, _ = marks[place]
-        if place <= inside or length >= hopeless[mark]:
+    for nth, (start, _, mark, length, _) in enumerate(marks):
+        if start < inside or length >= hopeless[mark]:
             continue
-        later = map(order.__getitem__, range(nth + 1, len(order)))
-        closers = (at for at in later if marks[at][0] == mark and marks[at][1] >= length and marks[at][2])
-        close = next(closers, None)
+        later = map(marks.__getitem__, range(nth + 1, len(marks)))
+        close = next((end for _, end, other, long, bare in later if other == mark and long >= length and bare), None)
         if close is None:
             hopeless[mark] = length
         else:
-            pairs[place] = inside = close
+            pairs[start] = inside = close
     return pairs
 
 
-def _run(text: str, rows: Sequence[Span]) -> Iterator[Block]:
-    """Yield a run of lines: a heading that is underlined, a table, a list or prose."""
-    if not rows:
+def _run(text: str, start: int, end: int) -> Iterator[Block]:
+    """Yield a run of lines, if there are any: a heading that is underlined, a table, a list or prose."""
+    if start >= end:
         return
-    start, end = rows[0][0], rows[-1][1]
-    rest = rows
-    if len(rows) > 1 and rows[0][1] - start <= _LONGEST and not _ITEM.match(text, start, rows[0][1]):
-        under = _UNDERLINE.match(text, rows[1][0], rows[1][1])
-        title = text[start : rows[0][1]].strip()
+    first = text.find("\n", start, end)
+    if 0 <= first <= start + _LONGEST and not _ITEM.match(text, start, first):
+        second = text.find("\n", first + 1, end)
+        below = end if second < 0 else second
+        under = _UNDERLINE.match(text, first + 1, below)
+        title = text[start:first].strip() if under else ""
         if under and "|" not in title and any(map(str.isalnum, title)):
             level = 1 if under[1][0] == "=" else 2
-            yield from _block(Kind.HEADING, text, start, rows[1][1], level, title)
-            rest = rows[2:]
-    if rest:
-        yield from _block(_kind(text, rest), text, rest[0][0], end)
+            yield from _block(Kind.HEADING, text, start, below, level, title)
+            start = below + 1
+    if start < end:
+        yield from _block(_kind(text, start, end), text, start, end)
 
 
-def _kind(text: str, rows: Sequence[Span]) -> Kind:
-    barred = len(rows) > 1 and all("|" in text[start:end] for start, end in rows)
-    if barred and (is_rule(text[slice(*rows[1])]) or all(text[slice(*row)].lstrip().startswith("|") for row in rows)):
-        return Kind.TABLE
-    return Kind.LIST if _ITEM.match(text, *rows[0]) else Kind.PROSE
+def _kind(text: str, start: int, end: int) -> Kind:
+    first = text.find("\n", start, end)
+    if first >= 0 and text.find("|", start, first) >= 0:
+        rows = text[start:end].split("\n")
+        barred = all("|" in row for row in rows)
+        if barred and (is_rule(rows[1]) or all(row.lstrip().startswith("|") for row in rows)):
+            return Kind.TABLE
+    return Kind.LIST if _ITEM.match(text, start, end if first < 0 else first) else Kind.PROSE
 
 
 def is_rule(line: str) -> bool:
@@ -194,9 +189,8 @@ def _joined(text: str, found: Sequence[Block]) -> Iterator[Block]:
     """Make one list of those that only empty lines part, with what is indented below their items."""
     held: Block | None = None
     for block in found:
-        belongs = block.kind is Kind.LIST or (block.kind is Kind.PROSE and _indented(text, block))
-        if held and held.kind is Kind.LIST and belongs:
-            held = replace(held, end=block.end)
+        if held and held.kind is Kind.LIST and _belongs(text, block):
+            held = Block(Kind.LIST, held.start, block.end)
             continue
         if held:
             yield held
@@ -205,21 +199,24 @@ def _joined(text: str, found: Sequence[Block]) -> Iterator[Block]:
         yield held
 
 
-def _indented(text: str, block: Block) -> bool:
-    return text[max(0, block.start - 2) : block.start] in {"  ", "\n\t", "\t\t"}
+def _belongs(text: str, block: Block) -> bool:
+    """Whether a block goes on with the list before it: items, or what is indented."""
+    if block.kind is Kind.LIST:
+        return True
+    return block.kind is Kind.PROSE and text[max(0, block.start - 2) : block.start] in {"  ", "\n\t", "\t\t"}
 
 
 def _as_heading(text: str, block: Block, after: Block | None) -> Block:
     """Take a line that stands alone for a heading, where its looks and what follows say so."""
     # Something must stand below it; a line at the end of a text is a signature, not a heading.
-    if after is None or block.kind not in {Kind.PROSE, Kind.LIST} or not _stands_alone(text, block):
+    if after is None or not (block.kind is Kind.PROSE or block.kind is Kind.LIST) or not _stands_alone(text, block):
         return block
     line = text[block.start : block.end]
     number = _NUMBER.match(line)
     if number and _is_title(number[2]) and _is_numbered(text, number[1], block, after):
-        return replace(block, kind=Kind.HEADING, level=_NUMBERED + len(number[1].split(".")), title=line)
+        return block._replace(kind=Kind.HEADING, level=_NUMBERED + len(number[1].split(".")), title=line)
     if block.kind is Kind.PROSE and _in_capitals(line):
-        return replace(block, kind=Kind.HEADING, level=_CAPITALS, title=line)
+        return block._replace(kind=Kind.HEADING, level=_CAPITALS, title=line)
     return block
 
 

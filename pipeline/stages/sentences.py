@@ -18,11 +18,11 @@ _END = re.compile(
     # Chinese and Japanese set no space after a sentence.
     "|[\u3002\uff01\uff1f\uff61][\u3002\uff01\uff1f\uff61]*[\u300d\u300f\u201d\u2019\uff09\u300b\u3011]*"
 )
-_WORD_BEFORE = re.compile(r"[^\s(\[\"'\u201c\u2018\u00ab]*\Z")
+_BEFORE_WORD = re.compile(r".*[\s(\[\"'\u201c\u2018\u00ab]", re.DOTALL)
 _LONGEST = 24  # characters of an abbreviation that are looked at
 _SPACE = re.compile(r"\s*")
 _WORD = re.compile(r"\S+")
-_LINE = re.compile(r"[^\n]+")
+_LINE = re.compile(r"\S(?:[^\n]*\S)?")
 
 # After these a sentence goes on, whatever follows; in small letters, without the last stop.
 _ABBREVIATIONS = frozenset(
@@ -44,9 +44,8 @@ def sentences(text: str, start: int, end: int) -> Iterator[Span]:
 
 
 def lines(text: str, start: int, end: int) -> Iterator[Span]:
-    """Yield the lines of `text[start:end]` that are not blank."""
-    for found in _LINE.finditer(text, start, end):
-        yield from trimmed(text, found.start(), found.end())
+    """Return the lines of `text[start:end]` that are not blank."""
+    return map(re.Match.span, _LINE.finditer(text, start, end))
 
 
 def words(text: str, start: int, end: int, longest: int) -> Iterator[Span]:
@@ -58,6 +57,9 @@ def words(text: str, start: int, end: int, longest: int) -> Iterator[Span]:
 
 def trimmed(text: str, start: int, end: int) -> Iterator[Span]:
     """Yield `text[start:end]` without white space around it, if there is anything else."""
+    if start < end and not text[start].isspace() and not text[end - 1].isspace():
+        yield start, end
+        return
     inner = text[start:end]
     bare = inner.strip()
     if bare:
@@ -79,8 +81,9 @@ def _goes_on(text: str, stop: int, end: int) -> bool:
 
 def _is_short(text: str, stop: int) -> bool:
     """Whether the word before a full stop is an abbreviation, an initial or a small number such as that of a day."""
-    before = _WORD_BEFORE.search(text[max(0, stop - _LONGEST) : stop])
-    word = before[0].casefold() if before else ""
+    near = text[max(0, stop - _LONGEST) : stop]
+    before = _BEFORE_WORD.match(near)
+    word = (near[before.end() :] if before else near).casefold()
     parts = word.split(".")
     if word.isdigit():
         return len(word) <= 2

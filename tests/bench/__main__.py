@@ -18,7 +18,20 @@ import uvloop
 
 from pipeline.devkit.kafka_errors import EmbeddedKafkaError
 from pipeline.telemetry import logs
-from tests.bench import against, concurrency, growth, idle, join, latency, modes, retrieval, startup, throughput
+from tests.bench import (
+    against,
+    concurrency,
+    freshness,
+    growth,
+    idle,
+    indexing,
+    join,
+    latency,
+    modes,
+    retrieval,
+    startup,
+    throughput,
+)
 from tests.bench.figures import Figure, table
 from tests.bench.lab import Lab, Stand, open_stand
 from tests.bench.run import Run
@@ -37,6 +50,8 @@ ON_STAND: Mapping[str, Callable[[Stand], Awaitable[list[Figure]]]] = {
     "P4-slow": concurrency.slow,
     "P6": modes.exactly_once,
     "P8-idle": idle.share,
+    "P9-searchable": freshness.searchable,
+    "P9-indexing": indexing.taken_in,
     "P10": join.standstill,
     "P10-calls": join.calls_killed,
     "P12-workers": growth.workers,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -10,7 +13,7 @@ from pipeline.core.errors import Defer, Reject, Retry
 from pipeline.core.index_ports import Search
 from pipeline.core.payloads import Document
 from pipeline.devkit.fakes import FakeIndex, FakeRereads
-from pipeline.stages.index import MAX_BODY, Index
+from pipeline.stages.index import APART, MAX_BODY, Index
 from tests.stages.made import context, event
 
 
@@ -37,6 +40,21 @@ async def test_a_document_becomes_searchable() -> None:
     await index(store, document("Cafe\u0301\x00 opens.\r\n\r\nIt closes.", title=" Hours\x00 "))
     (passage,) = await store.search(Search("acme", "Caf\u00e9", 9, {}))
     assert (passage.text, passage.title, passage.chunk) == ("Caf\u00e9 opens.\n\nIt closes.", "Hours", 0)
+
+
+async def test_a_large_body_is_cut_beside_everything_else() -> None:
+    """While that takes its time, others go on; what becomes of it is the same."""
+    store, busy = FakeIndex(), threading.Event()
+    with ThreadPoolExecutor(1) as thread:
+        asyncio.get_running_loop().set_default_executor(thread)
+        thread.submit(busy.wait)
+        large = asyncio.create_task(index(store, document("Opens.\n\n" * (APART // 8 + 1), id="large")))
+        await asyncio.sleep(0)
+        await index(store, document())
+        assert set(store.documents) == {("handbook", "shop")}
+        busy.set()
+        await large
+    assert set(store.documents) == {("handbook", "shop"), ("handbook", "large")}
 
 
 async def test_a_new_version_replaces_the_old_one() -> None:
