@@ -33,6 +33,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 
 
 # ------------------------------------------------------------------------------------------------ tiers
+DEAR = frozenset({"cdc", "registry_server"})
 TIERS = ("alone", "kafka", "local", "soak", "system")
 
 
@@ -57,6 +58,18 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     ]
     if unseen:
         raise pytest.UsageError(f"{item.nodeid} is marked {unseen}: let its own module say pytest.mark.{unseen[0]}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that may take longest: else one of them runs on when all others are done.
+
+    Those that share what is dear to start stay in one worker (`--dist loadgroup`).
+    """
+    items.sort(key=_limit, reverse=True)
+    for item in items:
+        for name in sorted(DEAR.intersection(getattr(item, "fixturenames", ()))):
+            item.add_marker(pytest.mark.xdist_group(name))
 
 
 def _marks(names: Sequence[str]) -> str:
@@ -85,7 +98,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
-def _limit(item: pytest.Function) -> float:
+def _limit(item: pytest.Item) -> float:
     marker = item.get_closest_marker("within")
     return float(marker.args[0]) if marker else SECONDS
 
