@@ -33,7 +33,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 
 
 # ------------------------------------------------------------------------------------------------ tiers
-DEAR = frozenset({"cdc", "registry_server"})
+DEAR = frozenset({"cdc", "ready", "registry_server"})
 TIERS = ("alone", "kafka", "local", "soak", "system")
 
 
