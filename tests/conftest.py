@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from pathlib import Path
 
 import pytest
@@ -33,14 +33,52 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 
 
 # ------------------------------------------------------------------------------------------------ tiers
-WHOLE_MODULE = re.compile(r"^pytestmark = .*pytest\.mark\.(local|system|kafka)", re.MULTILINE)
+DEAR = frozenset({"cdc", "ready", "registry_server"})
+TIERS = ("alone", "kafka", "local", "soak", "system")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """In the in-memory tier, leave out modules that are of another tier as a whole: their imports take seconds."""
-    if "not local" not in config.option.markexpr or collection_path.suffix != ".py":
+    """Leave out, by their text, modules that have no test of the chosen tier: to import them all takes seconds."""
+    if not collection_path.name.startswith("test_"):
         return None
-    return WHOLE_MODULE.search(collection_path.read_text(encoding="utf-8")) is not None or None
+    chosen = config.option.markexpr
+    unwanted = [name for name in TIERS if f"not {name}" in chosen]
+    wanted = [name for name in TIERS if name not in unwanted and re.search(rf"\b{name}\b", chosen)]
+    text = collection_path.read_text(encoding="utf-8")
+    lacking = wanted and not re.search(_marks(wanted), text)
+    whole = unwanted and re.search(rf"^pytestmark = .*{_marks(unwanted)}", text, re.MULTILINE)
+    return True if lacking or whole else None
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Refuse a mark of a tier that the text of the test's module does not show: its tier would leave it out unseen."""
+    text = _source(item.path)
+    unseen = [
+        mark.name for mark in item.iter_markers() if mark.name in TIERS and not re.search(_marks([mark.name]), text)
+    ]
+    if unseen:
+        raise pytest.UsageError(f"{item.nodeid} is marked {unseen}: let its own module say pytest.mark.{unseen[0]}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that may take longest: else one of them runs on when all others are done.
+
+    Those that share what is dear to start stay in one worker (`--dist loadgroup`).
+    """
+    items.sort(key=_limit, reverse=True)
+    for item in items:
+        for name in sorted(DEAR.intersection(getattr(item, "fixturenames", ()))):
+            item.add_marker(pytest.mark.xdist_group(name))
+
+
+def _marks(names: Sequence[str]) -> str:
+    return rf"pytest\.mark\.({'|'.join(names)})\b"
+
+
+@functools.cache
+def _source(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 # ------------------------------------------------------------------------------------------------ async tests
@@ -60,7 +98,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
-def _limit(item: pytest.Function) -> float:
+def _limit(item: pytest.Item) -> float:
     marker = item.get_closest_marker("within")
     return float(marker.args[0]) if marker else SECONDS
 

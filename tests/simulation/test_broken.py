@@ -225,34 +225,35 @@ def deadlines_are_passed_over(patch: Patch) -> None:
     patch.setattr(Job, "late", lambda self, now: False)
 
 
-MISTAKES: Sequence[tuple[Callable[[Patch], None], Suits, set[str]]] = [
-    (unheard_commits_are_repeated, kind("transaction"), {ends.ONCE, "commits only grow"}),
-    (one_partition_tells_of_all, both(kind("transaction"), kind("stall")), {EARLY}),
-    (zombies_are_not_fenced, both(way("exactly once"), kind("stall")), {ends.ONCE, "commits only grow", EARLY}),
-    (the_uncommitted_is_read, kind("transaction"), {"what is not committed is not read"}),
-    (aborted_work_is_forgotten, kind("transaction"), {"it comes to rest"}),
-    (early_commits_are_not_awaited, way("at most once"), {ends.ONCE}),
-    (the_unordered_commit_in_order, way("unordered"), {EARLY}),
-    (in_place_is_elsewhere, way("in place"), {ends.IN_PLACE}),
-    (pauses_are_passed_over, kind("pause"), {watch.PAUSED}),
-    (cancellations_are_passed_over, kind("cancel"), {watch.CANCELLED}),
-    (commands_are_not_followed, kind("pause", "cancel"), {watch.PAUSED, watch.CANCELLED}),
-    (the_paused_stay_paused, kind("pause"), {"it comes to rest"}),
-    (counterparts_are_not_awaited, kind("grow"), {"no stage halts without a reason"}),
-    (the_last_try_is_not_made, any_plan, {"all tries are made", "every job has one end"}),
-    (nobody_hears_of_the_dead, any_plan, {"every job has one end"}),
-    (deaths_are_repeated, any_plan, {"nothing is done twice without a reason", ends.ONCE}),
-    (deadlines_are_passed_over, any_plan, {watch.LATE}),
+MISTAKES: Sequence[tuple[Callable[[Patch], None], Suits, set[str], int]] = [
+    (unheard_commits_are_repeated, kind("transaction"), {ends.ONCE, "commits only grow"}, 100),
+    (one_partition_tells_of_all, both(kind("transaction"), kind("stall")), {EARLY}, 75),
+    (zombies_are_not_fenced, both(way("exactly once"), kind("stall")), {ends.ONCE, "commits only grow", EARLY}, 132),
+    (the_uncommitted_is_read, kind("transaction"), {"what is not committed is not read"}, 5),
+    (aborted_work_is_forgotten, kind("transaction"), {"it comes to rest"}, 0),
+    (early_commits_are_not_awaited, way("at most once"), {ends.ONCE}, 38),
+    (the_unordered_commit_in_order, way("unordered"), {EARLY}, 0),
+    (in_place_is_elsewhere, way("in place"), {ends.IN_PLACE}, 57),
+    (pauses_are_passed_over, kind("pause"), {watch.PAUSED}, 14),
+    (cancellations_are_passed_over, kind("cancel"), {watch.CANCELLED}, 3),
+    (commands_are_not_followed, kind("pause", "cancel"), {watch.PAUSED, watch.CANCELLED}, 0),
+    (the_paused_stay_paused, kind("pause"), {"it comes to rest"}, 0),
+    (counterparts_are_not_awaited, kind("grow"), {"no stage halts without a reason"}, 87),
+    (the_last_try_is_not_made, any_plan, {"all tries are made", "every job has one end"}, 0),
+    (nobody_hears_of_the_dead, any_plan, {"every job has one end"}, 0),
+    (deaths_are_repeated, any_plan, {"nothing is done twice without a reason", ends.ONCE}, 0),
+    (deadlines_are_passed_over, any_plan, {watch.LATE}, 3),
 ]
+"""The mistake, the plans in which it can matter at all, the promises it breaks, and the first seed that finds it."""
 
 
-@pytest.mark.parametrize("broken, suits, rules", MISTAKES)
+@pytest.mark.parametrize("broken, suits, rules, known", MISTAKES)
 def test_what_is_broken_is_found(
-    broken: Callable[[Patch], None], suits: Suits, rules: set[str], monkeypatch: Patch
+    broken: Callable[[Patch], None], suits: Suits, rules: set[str], known: int, monkeypatch: Patch
 ) -> None:
-    """Within a few dozen of those seeds in which it can matter at all."""
+    """By the seed that once found it; where runs have become others since, within a few dozen of all that suit."""
     broken(monkeypatch)
-    plans = (faults.draw(seed, REHEARSAL.stages) for seed in range(ENOUGH * 10))
+    plans = (faults.draw(seed, REHEARSAL.stages) for seed in (known, *range(ENOUGH * 10)))
     for count, plan in enumerate(filter(suits, plans)):
         ran = run(REHEARSAL, plan)
         if ran.broken is not None:

@@ -36,7 +36,7 @@ def play(seed: int) -> Ran:
 
 
 def test_a_few_seeds_hold() -> None:
-    """Work is done, things go wrong, and no promise is broken; the three hundred of the whole suite are next door."""
+    """Work is done, things go wrong, and no promise is broken; those of the whole suite are next door."""
     found = search(REHEARSAL, range(5))
     assert found.as_json()["findings"] == []
     assert found.faults > 10

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -30,6 +33,67 @@ def pipeline(*arguments: str, folder: Path, **variables: str) -> subprocess.Comp
         check=False,
         stdin=subprocess.DEVNULL,
     )
+
+
+# Has imported the program, and makes a copy of itself for each command.
+_PREPARED = """
+import json, os, sys
+from pipeline.cli import main
+for line in sys.stdin:
+    told = json.loads(line)
+    copy = os.fork()
+    if copy:
+        print(os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1]), flush=True)
+        continue
+    os.chdir(told["folder"])
+    os.environ.clear()
+    os.environ.update(told["environment"])
+    for number, name in enumerate((os.devnull, *told["outputs"])):
+        os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
+    sys.argv = ["pipeline", *told["arguments"]]
+    main()
+"""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Runs commands as `pipeline` does, each in a process of its own that need not import the program first.
+
+    That takes over a second of CPU: too much for each of many wrong settings. `folder` is for what they print.
+    """
+
+    process: subprocess.Popen[str]
+    folder: Path
+
+    def run(self, *arguments: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run `pipeline` to its end."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        outputs = [self.folder / "stdout", self.folder / "stderr"]
+        told = {
+            "folder": str(folder),
+            "environment": plain_environment(**variables),
+            "outputs": list(map(str, outputs)),
+            "arguments": arguments,
+        }
+        self.process.stdin.write(f"{json.dumps(told)}\n")
+        self.process.stdin.flush()
+        code = int(self.process.stdout.readline())
+        return subprocess.CompletedProcess(arguments, code, *(path.read_text("utf-8") for path in outputs))
+
+
+@contextmanager
+def prepared(folder: Path) -> Iterator[Prepared]:
+    """Import the program once, for commands that are run during the block."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _PREPARED],
+        cwd=folder,
+        env=plain_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield Prepared(process, folder)
 
 
 def start(*arguments: str, folder: Path, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:

@@ -12,8 +12,16 @@ from pathlib import Path
 from uuid import uuid4
 
 import aiohttp
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, though its stubs do not say so
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 
 from pipeline import wiring
+from pipeline.core import names
 from pipeline.devkit.guard import Command, GuardedProcess
 from pipeline.devkit.kafka import Broker
 from pipeline.devkit.ports import free_ports
@@ -22,6 +30,7 @@ from pipeline.devkit.simulator import Simulator, SimulatorConfig, simulator
 from pipeline.settings import Configured, Environment, load
 from pipeline.wiring import Desk
 
+SESSION_MS = 3_000
 FORWARDED = ("PATH", "HOME", "LANG", "TMPDIR", "JAVA_HOME", "PYTHONPATH", "CI")
 
 
@@ -115,6 +124,18 @@ class Site:
         self.stages[name] = started = Stage(process, port, log)
         await started.ready()
         return started
+
+    async def miss_soon(self, *stages: str) -> None:
+        """Let workers of these stages that are killed be missed after `SESSION_MS`, the least that the broker allows.
+
+        To be called before the first of them starts.
+        """
+        entry = ConfigEntry("consumer.session.timeout.ms", str(SESSION_MS), incremental_operation=AlterConfigOpType.SET)
+        groups = [names.group(self.prefix, stage) for stage in stages]
+        resources = [ConfigResource(ResourceType.GROUP, group, incremental_configs=[entry]) for group in groups]
+        admin = AdminClient({"bootstrap.servers": self.environment["KAFKA_BOOTSTRAP_SERVERS"]})
+        for future in admin.incremental_alter_configs(resources).values():
+            await asyncio.wrap_future(future)
 
     async def idle(self, *stages: str, seconds: float = 60.0) -> None:
         """Wait until stages have nothing left to do."""

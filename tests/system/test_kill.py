@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from pipeline.devkit.kafka import Broker
 from pipeline.devkit.simulator import Latency, SimulatorConfig
 from tests.system.site import Site, site, until
 
-pytestmark = [pytest.mark.kafka, pytest.mark.system, pytest.mark.alone]
+pytestmark = [pytest.mark.kafka, pytest.mark.system, pytest.mark.alone, pytest.mark.xdist_group("other half")]
 
 GROUPS: tuple[tuple[str, ...], ...] = (
     ("preprocess",),
@@ -43,8 +44,8 @@ async def test_every_request_is_delivered_though_every_process_is_killed_once(ka
     """Each process dies by kill -9 while 200 requests flow; all are delivered, repeats only under their webhook-id."""
     slow = SimulatorConfig(latency=Latency(median=0.3, sigma=0.5))
     async with site(kafka, tmp_path, slow, PIPELINE_INFER_CONCURRENCY="16") as place:
-        for stages in GROUPS:
-            await place.start(*stages)
+        await place.miss_soon(*(stage for stages in GROUPS for stage in stages))
+        await asyncio.gather(*(place.start(*stages) for stages in GROUPS))
         await _submit(place, 200)
         for number, stages in enumerate(GROUPS, start=1):
             goal = 20 * number

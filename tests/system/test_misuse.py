@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,25 +13,38 @@ from pipeline.cli.app import app
 from pipeline.devkit.kafka import Broker
 from pipeline.devkit.ports import free_ports
 from pipeline.resources import resource
-from tests.system.command import pipeline, plain_environment, start
+from tests.system.command import Prepared, pipeline, plain_environment, prepared, start
 from tests.system.site import site
 
 pytestmark = pytest.mark.system
 
-MODEL = {"OPENAI_API_KEY": "x", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}
+Complains = Callable[..., str]
 
 
-def _complains(folder: Path, *arguments: str, **variables: str) -> str:
-    done = pipeline(*arguments, folder=folder, **variables)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    assert "\npipeline: " in f"\n{done.stderr}"  # a line of the log may come before it
-    return done.stderr
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
+    """What runs the program without importing it each time."""
+    with prepared(tmp_path_factory.mktemp("prepared")) as commands:
+        yield commands
 
 
-def test_an_unknown_setting_is_an_error_that_suggests_the_right_one(tmp_path: Path) -> None:
+@pytest.fixture
+def complains(ready: Prepared, tmp_path: Path) -> Complains:
+    """Run a command in the test's folder that is to fail; returns its complaint."""
+
+    def run(*arguments: str, **variables: str) -> str:
+        done = ready.run(*arguments, folder=tmp_path, **variables)
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        assert "\npipeline: " in f"\n{done.stderr}"  # a line of the log may come before it
+        return done.stderr
+
+    return run
+
+
+def test_an_unknown_setting_is_an_error_that_suggests_the_right_one(complains: Complains) -> None:
     """A misspelt PIPELINE_* variable ends the program and the sentence names the near one."""
-    assert "did you mean PIPELINE_TOPIC_PREFIX" in _complains(tmp_path, "config", PIPELINE_TOPIK_PREFIX="x")
+    assert "did you mean PIPELINE_TOPIC_PREFIX" in complains("config", PIPELINE_TOPIK_PREFIX="x")
 
 
 @pytest.mark.parametrize(
@@ -46,14 +59,14 @@ def test_an_unknown_setting_is_an_error_that_suggests_the_right_one(tmp_path: Pa
         ("PIPELINE_CATALOG_FILE", "/nonexistent/file"),
     ],
 )
-def test_a_wrong_value_is_named_with_its_variable(tmp_path: Path, name: str, value: str) -> None:
+def test_a_wrong_value_is_named_with_its_variable(complains: Complains, name: str, value: str) -> None:
     """The sentence about a wrong value names its variable."""
-    assert name in _complains(tmp_path, "config", **{name: value})
+    assert name in complains("config", **{name: value})
 
 
-def test_no_broker_configured_says_how_to_get_one(tmp_path: Path) -> None:
+def test_no_broker_configured_says_how_to_get_one(complains: Complains) -> None:
     """Without an address and without `up`, the sentence says: start `pipeline up`, or set the variable."""
-    text = _complains(tmp_path, "run", "postprocess")
+    text = complains("run", "postprocess")
     assert "KAFKA_BOOTSTRAP_SERVERS" in text
     assert "start `pipeline up`" in text
 
@@ -70,9 +83,9 @@ def test_a_broker_that_cannot_be_reached_is_named_after_the_start_up_time(tmp_pa
     assert "Traceback" not in done.stderr
 
 
-def test_an_unknown_stage_lists_the_known_ones(tmp_path: Path) -> None:
+def test_an_unknown_stage_lists_the_known_ones(complains: Complains) -> None:
     """`pipeline run` with a wrong name lists the right ones."""
-    text = _complains(tmp_path, "run", "infur", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9")
+    text = complains("run", "infur", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9")
     assert "infer" in text
     assert "infur" in text
 
@@ -88,37 +101,37 @@ def test_an_unknown_stage_lists_the_known_ones(tmp_path: Path) -> None:
         ("resume --model gpt", "no model is called 'gpt'"),
     ],
 )
-def test_a_pause_of_nothing_that_exists_is_refused(tmp_path: Path, arguments: str, sentence: str) -> None:
+def test_a_pause_of_nothing_that_exists_is_refused(complains: Complains, arguments: str, sentence: str) -> None:
     """Nothing is written: not even the broker is asked."""
-    text = _complains(tmp_path, *arguments.split(), KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9")
+    text = complains(*arguments.split(), KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9")
     assert sentence in " ".join(text.split())
 
 
 @pytest.mark.parametrize("content", ["types: [", "just text", "models: {}\n", "types: {a: {}}\n"])
-def test_a_malformed_catalog_is_one_sentence_that_names_the_file(tmp_path: Path, content: str) -> None:
+def test_a_malformed_catalog_is_one_sentence_that_names_the_file(
+    tmp_path: Path, complains: Complains, content: str
+) -> None:
     """A catalog that is no YAML, no mapping or incomplete ends the program naming the file."""
     path = tmp_path / "my catalog.yaml"
     path.write_text(content)
     variables = {"PIPELINE_CATALOG": str(path), "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9"}
-    assert "my catalog.yaml" in _complains(tmp_path, "run", "preprocess", **variables)
+    assert "my catalog.yaml" in complains("run", "preprocess", **variables)
 
 
-def test_a_missing_catalog_is_named(tmp_path: Path) -> None:
+def test_a_missing_catalog_is_named(complains: Complains) -> None:
     """A catalog that is not there ends the program naming the path."""
     variables = {"PIPELINE_CATALOG": "nowhere.yaml", "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9"}
-    assert "nowhere.yaml" in _complains(tmp_path, "run", "preprocess", **variables)
+    assert "nowhere.yaml" in complains("run", "preprocess", **variables)
 
 
-def test_a_model_without_a_key_is_named(tmp_path: Path) -> None:
+def test_a_model_without_a_key_is_named(complains: Complains) -> None:
     """`infer` without a key says which variable it needs."""
-    assert "OPENAI_API_KEY" in _complains(tmp_path, "run", "infer", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9")
+    assert "OPENAI_API_KEY" in complains("run", "infer", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9")
 
 
-def test_an_endpoint_without_its_variables_is_named(tmp_path: Path) -> None:
+def test_an_endpoint_without_its_variables_is_named(complains: Complains) -> None:
     """`notify` without an endpoint's variables names endpoint and variable, and never the secret."""
-    text = _complains(
-        tmp_path, "run", "notify", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9", WEBHOOK_SECRET="whsec_c2VjcmV0c2VjcmV0"
-    )
+    text = complains("run", "notify", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9", WEBHOOK_SECRET="whsec_c2VjcmV0c2VjcmV0")
     assert "WEBHOOK_URL" in text
     assert "c2VjcmV0" not in text
 
@@ -148,10 +161,10 @@ def taken() -> Iterator[int]:
 
 
 @pytest.mark.kafka
-def test_a_port_in_use_is_named(kafka: Broker, tmp_path: Path, taken: int) -> None:
+def test_a_port_in_use_is_named(kafka: Broker, complains: Complains, taken: int) -> None:
     """A probes port that is taken ends the program naming the port and the variable."""
     variables = {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers, "PIPELINE_PROBES_PORT": str(taken)}
-    text = _complains(tmp_path, "run", "postprocess", **variables)
+    text = complains("run", "postprocess", **variables)
     assert str(taken) in text
     assert "PIPELINE_PROBES_PORT" in text
 
@@ -169,11 +182,11 @@ async def test_two_processes_on_the_embedded_store_are_told_of_qdrant_url(kafka:
         assert "Traceback" not in output
 
 
-def test_submit_names_the_line_that_is_wrong(tmp_path: Path) -> None:
+def test_submit_names_the_line_that_is_wrong(tmp_path: Path, complains: Complains) -> None:
     """A bad line of requests is named by file and number, and nothing is sent."""
     path = tmp_path / "requests.jsonl"
     path.write_text('{"type": "quick_answer", "input": "x"}\n{"type": "quick_answer"}\n')
-    text = _complains(tmp_path, "submit", str(path), KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9")
+    text = complains("submit", str(path), KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9")
     assert "requests.jsonl, line 2" in text
     assert "input" in text
 

@@ -19,13 +19,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, though its stubs do not say so
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-    ResourceType,
-)
 
 from pipeline import wiring
 from pipeline.core import headers as h
@@ -46,7 +39,6 @@ from tests.system.site import Site, Stage, site, until
 
 COUNT = 320
 SECONDS = 30.0
-SESSION_MS = 3000
 STALL = 5.0
 SLACK = 1.0
 """Seconds from the end of a call to its acknowledged answer, on a busy machine."""
@@ -123,14 +115,6 @@ def unexplained(calls: Sequence[Call], answered: float | None, nemesis: Nemesis)
     return found + [f"{call} started after its answer was there, at {answered}" for call in late]
 
 
-async def _short_session(servers: str, group: str) -> None:
-    entry = ConfigEntry("consumer.session.timeout.ms", str(SESSION_MS), incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ResourceType.GROUP, group, incremental_configs=[entry])
-    admin = AdminClient({"bootstrap.servers": servers})
-    for future in admin.incremental_alter_configs([resource]).values():
-        await asyncio.wrap_future(future)
-
-
 async def _contexts(place: Site, count: int = COUNT) -> None:
     """Write contexts onto two lanes, spread over all partitions."""
     async with place.desk() as desk:
@@ -170,6 +154,7 @@ async def _answers(place: Site) -> Mapping[str, list[float]]:
 @pytest.mark.kafka
 @pytest.mark.system
 @pytest.mark.alone
+@pytest.mark.xdist_group("one half")
 @pytest.mark.within(150)
 async def test_no_answer_is_paid_for_twice(kafka: Broker, tmp_path: Path) -> None:
     """Calls = answers + calls that failed, or were in flight at a kill, or overlapped a stalled owner."""
@@ -178,7 +163,7 @@ async def test_no_answer_is_paid_for_twice(kafka: Broker, tmp_path: Path) -> Non
     print(f"seed {seed}: PAID_SEED={seed} repeats its plan")  # noqa: T201  # shown where the test fails
     simulated = SimulatorConfig(latency=Latency(median=0.5, sigma=0.3, seed=seed))
     async with site(kafka, tmp_path, simulated, PIPELINE_INFER_CONCURRENCY="5") as place:
-        await _short_session(kafka.bootstrap_servers, f"{place.prefix}.infer")
+        await place.miss_soon("infer")
         plan = random.Random(seed)
         for number in plan.sample(range(COUNT), 24):
             kind = plan.choice([FaultKind.SERVER_ERROR, FaultKind.RATE_LIMIT])
@@ -217,7 +202,7 @@ async def test_who_is_killed_after_a_handover_is_missed_with_its_session(kafka: 
     """Its calls may take ten minutes, and the next owner of their partitions waits for them no longer than it lives."""
     count = 8
     async with site(kafka, tmp_path) as place:
-        await _short_session(kafka.bootstrap_servers, f"{place.prefix}.infer")
+        await place.miss_soon("infer")
         journal = place.simulator.journal
         # Longer than it can take until the partitions have moved; the calls of the next owner are quick.
         place.simulator.faults.add(Fault(kind=FaultKind.SLOW, seconds=100.0, times=count))
