@@ -10,6 +10,7 @@ from qdrant_client import models
 from pipeline.clients import passage_points as points
 from pipeline.clients.passage_collection import Collection
 from pipeline.clients.qdrant_failures import translated
+from pipeline.core.audit_ports import Key
 
 PAGE = 1_000
 """Marks per request of an audit."""
@@ -39,19 +40,6 @@ class Status:
     chunks: int
     marks: int
     sources: Mapping[str, SourceStatus] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """The state of one document. `hash` is `passage_marks.content_of` its title and chunks, by what embeds them.
-
-    A document without any text is `deleted`, too: there is nothing of it to be found.
-    """
-
-    document: str
-    version: int
-    hash: str
-    deleted: bool
 
 
 class PassageCensus:

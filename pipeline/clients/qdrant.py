@@ -17,9 +17,9 @@ from typing import Any, TextIO, TypeVar
 from qdrant_client import AsyncQdrantClient
 
 from pipeline.clients.passage_collection import Collection, Run
+from pipeline.clients.passage_entries import PassageEntries
 from pipeline.clients.passage_points import Embedder
 from pipeline.clients.passage_search import PassageFinder
-from pipeline.clients.passage_status import PassageCensus
 from pipeline.clients.passage_store import PassageKeeper
 from pipeline.core import index_ports
 from pipeline.core.errors import ConfigurationError
@@ -32,7 +32,7 @@ TIMEOUT_SECONDS = 20
 """The longest request to a server."""
 
 
-class Passages(PassageFinder, PassageKeeper, PassageCensus):
+class Passages(PassageFinder, PassageKeeper, PassageEntries):
     """Fills both ports of the index on one collection, and tells what it holds."""
 
     def __init__(self, place: Collection) -> None:
@@ -40,7 +40,7 @@ class Passages(PassageFinder, PassageKeeper, PassageCensus):
         bm25 = Embedder()
         PassageFinder.__init__(self, place, bm25)
         PassageKeeper.__init__(self, place, bm25)
-        PassageCensus.__init__(self, place)
+        PassageEntries.__init__(self, place)
 
 
 @asynccontextmanager

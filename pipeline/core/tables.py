@@ -80,11 +80,19 @@ def _tenant(entry: object) -> object:
     return entry
 
 
+def _table(entry: str) -> str:
+    schema, _, name = entry.partition(".")
+    if not (0 < len(schema) <= MAX_NAME and 0 < len(name) <= MAX_NAME):
+        raise ValueError("write the table's name as in the database, <schema>.<table>, as in public.documents")
+    return entry
+
+
 Columns = Annotated[tuple[str, ...], BeforeValidator(_columns)]
 SomeColumns = Annotated[tuple[str, ...], BeforeValidator(_some_columns)]
 FieldColumns = Annotated[dict[str, str], BeforeValidator(_fields)]
 Text = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 Query = Annotated[str, Field(max_length=MAX_QUERY), AfterValidator(_reread)]
+TableName = Annotated[str, AfterValidator(_table)]
 
 
 class _Entry(BaseModel):
@@ -128,6 +136,7 @@ class Table(_Entry):
     `id` are columns of the table's key; several are put together. `title` and `body` join what their columns hold, by
     a space and by an empty line. `fields` are what requests may filter by, each by its name the column it is in.
 
+    `table` is its name in the database, `<schema>.<table>`; `table_of` tells what it is where it is not given.
     `replica_identity` is what the table was altered to. With `default`, the `placeholder` always means an unchanged
     value. With `full` Debezium never needs it, so that it is a user's own text where the change bears that out.
 
@@ -136,6 +145,7 @@ class Table(_Entry):
     """
 
     source: Text
+    table: TableName | None = None
     id: SomeColumns
     tenant: Annotated[Tenant, BeforeValidator(_tenant)]
     title: Columns = ()
@@ -155,6 +165,19 @@ class Table(_Entry):
                 "ALTER TABLE ... REPLICA IDENTITY FULL and write replica_identity: full, or use version: lsn"
             )
         return self
+
+
+def table_of(topic: str, table: Table) -> tuple[str, str]:
+    """Return the schema and the name of a table; where they are not given, they are the last two parts of its topic.
+
+    Raises ConfigurationError where that tells neither.
+    """
+    schema, _, name = (table.table or ".".join(topic.split(".")[-2:])).partition(".")
+    if not (schema and name):
+        raise ConfigurationError(
+            f"of which table {topic} tells the changes is not known: write table: <schema>.<table> in PIPELINE_TABLES"
+        )
+    return schema, name
 
 
 class Tables(_Entry):

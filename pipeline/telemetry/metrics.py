@@ -171,6 +171,23 @@ class IndexMetrics:
         return known
 
 
+class AuditMetrics:
+    """How the index and its sources differed at the last audit. `source` is a table's or a feed's name."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        """Register all metrics with `registry`."""
+        # The kinds: "missing", "stale", "orphaned", "refused", "torn". What the audit has mended is not counted.
+        self.differences = Gauge(
+            "pipeline_index_audit_differences",
+            "Documents that differed from their rows at the last audit",
+            ["source", "kind"],
+            registry=registry,
+        )
+        self.at = Gauge(
+            "pipeline_index_audit_timestamp_seconds", "When the last audit ended, since the epoch", registry=registry
+        )
+
+
 class OneSource:
     """The metrics of one source, each looked up by its labels once."""
 
