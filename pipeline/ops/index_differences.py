@@ -139,7 +139,7 @@ def _replaced(
     if versioned:
         if closed is not None and document.version <= closed:
             return Mend(
-                refusal=f"its row has the version {document.version}, and was removed at {closed}: raise that of the row"
+                refusal=f"its row has the version {document.version}, and was removed at {closed}: raise the row's"
             )
         version = document.version if living is None else max(document.version, living)
     else:
