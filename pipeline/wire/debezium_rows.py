@@ -66,8 +66,11 @@ class DebeziumRows:
         """Read one row; see the port."""
         name = ""
         try:
+            # First of all whose row it is: of one that cannot be read, that has to be known as well.
+            name = identity(
+                {key: _told(key, row[key], types[key]) for key in self._table.id}, self._table.id, "the row"
+            )
             told = {column: _told(column, text, types[column]) for column, text in row.items()}
-            name = identity(told, self._table.id, "the row")
             change = Change("read", told, None, lsn=0, committed_at_ms=None, where_lsn="")
             made = document(self._table, change, name, None)
         except Reject as error:
@@ -127,7 +130,7 @@ def _integer(text: str, _: int) -> int:
 
 
 def _boolean(text: str, _: int) -> bool:
-    return {"t": True, "f": False}[text]
+    return text == "t"
 
 
 def _number(text: str, _: int) -> str:

@@ -36,8 +36,8 @@ INSERT INTO notes SELECT 'n' || n, 'acme', 'Note ' || n, 'Body ' || n, 'en' FROM
 CREATE TABLE pairs (shop text, number int8, tenant text, body text, PRIMARY KEY (shop, number));
 INSERT INTO pairs VALUES ('a/b%', 1, 'acme', 'one'), ('a', 2, 'acme', 'two'), ('a', 3, NULL, 'none''s');
 CREATE TABLE moments (
-    at timestamptz, day date, was timestamp, clock time(3), fine bool, mood mood, code char(4), price numeric, name short,
-    unique_id uuid, body text, PRIMARY KEY (at, day, was, clock, fine, mood, code, price, name, unique_id)
+    at timestamptz, day date, was timestamp, clock time(3), fine bool, mood mood, code char(4), price numeric,
+    name short, unique_id uuid, body text, PRIMARY KEY (at, day, was, clock, fine, mood, code, price, name, unique_id)
 );
 INSERT INTO moments VALUES (
     '2026-01-02 03:04:05.6+00', '2026-02-03', '2026-03-04 05:06:07.000089', '01:02:03.004', true, 'busy', 'ab', 1.50,
@@ -172,7 +172,7 @@ async def test_a_key_of_any_type_is_found_again(source: Postgres) -> None:
 
 
 @pytest.mark.parametrize(
-    ("topic", "changes", "user", "sentence"),
+    "topic, changes, user, sentence",
     [
         ("app.public.nothing", {}, "postgres", "has no table public.nothing"),
         ("app.public.notes", {"title": "headline"}, "postgres", "public.notes has no column 'headline'"),

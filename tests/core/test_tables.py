@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.core.errors import ConfigurationError
-from pipeline.core.tables import MAX_COLUMNS, MAX_NAME, PLACEHOLDER, Table, Tenant, VersionOf, parse_tables
+from pipeline.core.tables import MAX_COLUMNS, MAX_NAME, PLACEHOLDER, Table, Tenant, VersionOf, parse_tables, table_of
 
 TOPIC = "app.public.notes"
 ENTRY: dict[str, Any] = {"source": "notes", "id": "id", "tenant": {"column": "owner"}, "body": "text"}
@@ -83,7 +83,10 @@ def test_a_slot_is_named_as_postgresql_does() -> None:
 @pytest.mark.parametrize(
     "changes,told",
     [
-        ({"colour": 1}, f"tables.{TOPIC}.colour: this key is not known: use source, id, tenant, title, body, version"),
+        (
+            {"colour": 1},
+            f"tables.{TOPIC}.colour: this key is not known: use source, table, id, tenant, title, body, version",
+        ),
         ({"id": []}, f"tables.{TOPIC}.id: it lists no column: name one at least"),
         ({"body": []}, "body: it lists no column"),
         ({"id": 5}, "id: write a column's name, or a list of names in [ ], as text"),
@@ -152,3 +155,27 @@ def test_many_mistakes_are_told_in_one_sentence_that_ends() -> None:
     told = _sentence(_tables(**{f"key{number}": 1 for number in range(20)}))
     assert told.count("not known") == 6
     assert told.endswith("; and 14 more")
+
+
+@pytest.mark.parametrize(
+    "topic, entry, table",
+    [
+        ("app.public.notes", None, ("public", "notes")),
+        ("public.notes", None, ("public", "notes")),
+        ("notes", "sales.Shop.notes", ("sales", "Shop.notes")),
+    ],
+)
+def test_the_table_of_a_topic(topic: str, entry: str | None, table: tuple[str, str]) -> None:
+    """What is given counts; else the last two parts of the topic tell the schema and the name."""
+    told = {"source": "notes", "id": "id", "tenant": {"constant": "acme"}, "body": "body"}
+    mapped = {**told, "table": entry} if entry else told
+    assert table_of(topic, parse_tables({"tables": {topic: mapped}}, "t.yaml").tables[topic]) == table
+
+
+def test_a_table_that_is_not_told_is_asked_for() -> None:
+    """Neither a topic of one part nor a name without its schema says which table it is."""
+    told = {"source": "notes", "id": "id", "tenant": {"constant": "acme"}, "body": "body"}
+    with pytest.raises(ConfigurationError, match=r"notes .* write table: <schema>\.<table>"):
+        table_of("notes", parse_tables({"tables": {"notes": told}}, "t.yaml").tables["notes"])
+    with pytest.raises(ConfigurationError, match=r"tables\.notes\.table: write the table's name .* public\.documents"):
+        parse_tables({"tables": {"notes": {**told, "table": "notes"}}}, "t.yaml")

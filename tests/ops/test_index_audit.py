@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.clients import passage_points as points
@@ -260,7 +260,7 @@ async def test_an_emptied_source_does_not_stop_what_was_inserted_later() -> None
 
 
 async def test_a_version_in_a_column_is_kept_to() -> None:
-    """A row is written by its own version; one that is not above its document's removal cannot be, and it is said why."""
+    """A row is written by its own version; one that is not above a removal cannot be, and it is said why."""
     world = await _world("stale", "older")
     world.rows.put(row("stale", "Changed.", version=12), row("older", "Changed.", version=3))
     world.rows.put(row("low", "Low.", version=8), row("high", "High.", version=10), row("new", "New.", version=2))
@@ -298,6 +298,7 @@ class Stream:
         self.index = Index(self.engine)
         self.delivered = 0
         self.planned: list[tuple[str, Mend]] = []
+        self.waiting: list[Event] = []
 
     async def look(self) -> None:
         """Look at a document, at the index first, and plan what would make it equal to its row."""
@@ -325,10 +326,12 @@ class Stream:
             await self.index.replace(todo.document, [Chunk(n, one.text) for n, one in enumerate(todo.chunks)])
 
     async def deliver(self) -> None:
-        """Let the stage handle the next change."""
+        """Let the stage handle the next change; one that is without the text it needs is retried by topic."""
         if self.delivered < len(self.truth.events):
-            assert await self._tell(self.truth.events[self.delivered])
+            event = self.truth.events[self.delivered]
             self.delivered += 1
+            if not await self._tell(event):
+                self.waiting.append(event)
 
     async def repeat(self) -> None:
         """Let the stage handle a change once more; one that waits for a text would be tried again."""
@@ -353,7 +356,8 @@ class Stream:
                 await self.mend()
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
+@example(seed=2507861, length=15)  # a document is mended away while a change without its body is to come
 @given(seed=st.integers(0, 2**32), length=st.integers(5, 40))
 async def test_the_newest_state_wins_whenever_the_index_is_mended(seed: int, length: int) -> None:
     """Changes, repeats, looks and mends in any order, each mend as late as it likes: once all changes have come, the
@@ -363,6 +367,8 @@ async def test_the_newest_state_wins_whenever_the_index_is_mended(seed: int, len
         await stream.step()
     while stream.delivered < len(stream.truth.events):
         await stream.deliver()
+    for event in stream.waiting:
+        assert await stream._tell(event)
     while stream.planned:
         await stream.mend()
     found = await found_in(stream.engine)

@@ -84,7 +84,7 @@ def mapped(topic: str, body: str) -> Table:
 
 @pytest.mark.within(180)
 async def test_rows_are_what_debezium_tells_of_them(kafka: Broker, tmp_path: Path) -> None:
-    """In a snapshot and in the stream alike: of each type we know, the two documents are equal but for their version."""
+    """In a snapshot and in the stream alike: of each type we know, the two documents differ in their version alone."""
     try:
         async with cdc.cdc_site(tmp_path, kafka.bootstrap_servers) as source:
             await source.sql(TABLE, *(insert(row, row) for row in range(ROWS)))
