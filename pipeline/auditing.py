@@ -14,7 +14,7 @@ from pipeline.clients.source_database import SourceDatabase, open_source
 from pipeline.clients.source_rows import TableRows, is_standby
 from pipeline.core.errors import ConfigurationError
 from pipeline.core.tables import Table, Tables, table_of
-from pipeline.ops.index_audit import Audited, Findings, Options, Ports, Progress, audit
+from pipeline.ops.index_audit import Audited, AuditPorts, Findings, Options, Progress, audit
 from pipeline.ops.index_differences import KINDS
 from pipeline.runtime.probes import serve_probes
 from pipeline.settings import Configured
@@ -48,7 +48,7 @@ class Auditor:
         for one in wanted:
             if one.rows:
                 await one.rows.prepare()
-        return await audit(wanted, Ports(self.index, self.index, cut, asyncio.sleep, progress), options)
+        return await audit(wanted, AuditPorts(self.index, self.index, cut, asyncio.sleep, progress), options)
 
     async def _wanted(self) -> Sequence[Audited]:
         found = [

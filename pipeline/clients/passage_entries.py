@@ -17,13 +17,13 @@ from pipeline.clients import passage_points as points
 from pipeline.clients.passage_marks import Mark, content_of, digest, hash_of
 from pipeline.clients.passage_status import MOST_SOURCES, PAGE, PassageCensus
 from pipeline.clients.qdrant_failures import translated
-from pipeline.core.audit_ports import Entry
+from pipeline.core.audit_ports import IndexEntry
 
 _ORDER = models.WriteOrdering.STRONG
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Stored:
     """One point as it was read."""
 
     id: str
@@ -37,13 +37,13 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class Damage:
     """What is wrong with the points of a document, in clauses; `altered` and `surplus` are what has to go."""
 
     mark: Mark | None
     wrong: Sequence[str] = ()
-    altered: Sequence[Held] = ()
-    surplus: Sequence[Held] = ()
+    altered: Sequence[Stored] = ()
+    surplus: Sequence[Stored] = ()
     lacking: bool = False
 
 
@@ -51,8 +51,8 @@ class Findings:
 class Pile:
     """All points of one document."""
 
-    mark: Held | None = None
-    chunks: list[Held] = field(default_factory=list)
+    mark: Stored | None = None
+    chunks: list[Stored] = field(default_factory=list)
 
 
 class PassageEntries(PassageCensus):
@@ -100,15 +100,15 @@ class PassageEntries(PassageCensus):
             found = await place.run(place.client.retrieve(place.name, [name], with_payload=True))
         return int((found[0].payload or {})[points.VERSION]) if found else None
 
-    async def entries(self, source: str, documents: Sequence[str]) -> Mapping[str, Entry]:
+    async def entries(self, source: str, documents: Sequence[str]) -> Mapping[str, IndexEntry]:
         """Read all that is held of some documents."""
         piles = await self._piles(source, documents)
-        return {name: self._entry(name, pile, self._findings(source, name, pile)) for name, pile in piles.items()}
+        return {name: self._entry(name, pile, self._damage(source, name, pile)) for name, pile in piles.items()}
 
     async def discard(self, source: str, document: str, *, surplus: bool) -> None:
         """Take away what does not fit together, each point on the condition that its stamp is still what was read."""
         pile = (await self._piles(source, [document])).get(document, Pile())
-        found = self._findings(source, document, pile)
+        found = self._damage(source, document, pile)
         unwanted = [*found.surplus, *(() if surplus else found.altered)]
         place = self._collection
         with translated(place.clock):
@@ -126,7 +126,7 @@ class PassageEntries(PassageCensus):
             await place.prepare()
             marks = await place.run(place.client.retrieve(place.name, [*names], with_payload=True))
         for mark in marks:
-            piles[names[str(mark.id)]] = Pile(Held(str(mark.id), mark.payload or {}))
+            piles[names[str(mark.id)]] = Pile(Stored(str(mark.id), mark.payload or {}))
         theirs = models.FieldCondition(key=points.DOCUMENT, match=models.MatchAny(any=[*documents]))
         async for page in self._scroll(models.Filter(must=[points.of_kind(points.OF_CHUNK, source), theirs]), True):
             for one in page:
@@ -135,7 +135,7 @@ class PassageEntries(PassageCensus):
 
     async def _scroll(
         self, wanted: models.Filter, payload: bool | list[str], start: models.ExtendedPointId | None = None
-    ) -> AsyncIterator[Sequence[Held]]:
+    ) -> AsyncIterator[Sequence[Stored]]:
         place, offset = self._collection, start
         while True:
             with translated(place.clock):
@@ -145,20 +145,20 @@ class PassageEntries(PassageCensus):
                         place.name, scroll_filter=wanted, limit=PAGE, offset=offset, with_payload=payload
                     )
                 )
-            yield [Held(str(one.id), one.payload or {}) for one in page]
+            yield [Stored(str(one.id), one.payload or {}) for one in page]
             if offset is None:
                 return
 
     # ---- holding it against itself -----------------------------------------------------------------------------------
-    def _entry(self, document: str, pile: Pile, found: Findings) -> Entry:
+    def _entry(self, document: str, pile: Pile, found: Damage) -> IndexEntry:
         everything = [*([pile.mark] if pile.mark else []), *sorted(pile.chunks, key=lambda one: one.id)]
         stamp = digest([[one.id, dict(one.payload)] for one in everything])
         damage = "; ".join(found.wrong[:3])
         surplus = bool(found.surplus) and not found.altered and not found.lacking
         mark = found.mark
         if mark is None:
-            return Entry(document, stamp=stamp, damage=damage, surplus=surplus)
-        return Entry(
+            return IndexEntry(document, stamp=stamp, damage=damage, surplus=surplus)
+        return IndexEntry(
             document=document,
             version=mark.version,
             deleted=mark.deleted,
@@ -171,14 +171,14 @@ class PassageEntries(PassageCensus):
             surplus=surplus,
         )
 
-    def _findings(self, source: str, document: str, pile: Pile) -> Findings:
+    def _damage(self, source: str, document: str, pile: Pile) -> Damage:
         """Hold the chunks of a document against its mark, and the mark against its own digest."""
         if pile.mark is None:
             wrong = [f"{len(pile.chunks)} chunks have no mark"] if pile.chunks else []
-            return Findings(None, wrong, surplus=pile.chunks)
+            return Damage(None, wrong, surplus=pile.chunks)
         mark = _intact(pile.mark, source, document)
         if mark is None:
-            return Findings(None, ["its mark is not as it was written"], altered=[pile.mark, *pile.chunks])
+            return Damage(None, ["its mark is not as it was written"], altered=[pile.mark, *pile.chunks])
         ours = {points.point_id(source, document, number): number for number in range(mark.chunks)}
         known = {one.id: one for one in pile.chunks if one.id in ours}
         surplus = [one for one in pile.chunks if one.id not in ours]
@@ -191,21 +191,21 @@ class PassageEntries(PassageCensus):
         if not altered and not missing and not self._told(mark, [known[name] for name in ours]):
             wrong.append("its chunks are not those that its mark tells")
             altered = list(known.values())
-        return Findings(mark, wrong, altered, surplus, lacking=bool(missing))
+        return Damage(mark, wrong, altered, surplus, lacking=bool(missing))
 
-    def _right(self, mark: Mark, number: int, held: Held) -> bool:
+    def _right(self, mark: Mark, number: int, held: Stored) -> bool:
         text = held.payload.get(points.TEXT)
         if not isinstance(text, str):
             return False
         hashed = hash_of(mark.title, text, self._collection.embedded_by)
         return dict(held.payload) == points.chunk_payload(mark, number, text, hashed)
 
-    def _told(self, mark: Mark, held: Sequence[Held]) -> bool:
+    def _told(self, mark: Mark, held: Sequence[Stored]) -> bool:
         texts = [one.payload[points.TEXT] for one in held]
         return mark.content == self.content(mark.title, texts) and mark.body == digest(texts)
 
 
-def _intact(held: Held, source: str, document: str) -> Mark | None:
+def _intact(held: Stored, source: str, document: str) -> Mark | None:
     """Read a mark that is as it was written; None for any other."""
     try:
         mark = points.read_mark(held.payload)
@@ -214,7 +214,7 @@ def _intact(held: Held, source: str, document: str) -> Mark | None:
     return mark if (mark.source, mark.document, mark.stamp) == (source, document, mark.stamped()) else None
 
 
-def _as_read(held: Held) -> models.Filter:
+def _as_read(held: Stored) -> models.Filter:
     same: Any = (
         models.IsEmptyCondition(is_empty=models.PayloadField(key=points.STAMP))
         if held.stamp is None

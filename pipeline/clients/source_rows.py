@@ -127,8 +127,9 @@ class TableRows:
                 rows = await connection.fetch(f"{self._query()} WHERE {same}", *texts)
             except asyncpg.DataError:  # the text is none of the type, so no row can have it
                 return None
-        # What is equal to a database, as 1.0 and 1.00, may be two ids.
-        return next((row for row in map(self._read, rows) if row.id == document), None)
+        # What is equal to a database, as 1.0 and 1.00, may be two ids. A row whose id cannot be told is there, too.
+        found = map(self._read, rows)
+        return next((row for row in found if row.id == document or (row.unknown and not row.id)), None)
 
     @asynccontextmanager
     async def _spelt(self) -> AsyncIterator[PoolConnectionProxy]:

@@ -9,7 +9,7 @@ from typing import Protocol
 from pipeline.core.index_ports import Chunk
 from pipeline.core.payloads import Document
 
-Texts = Mapping[str, str | None]
+RowTexts = Mapping[str, str | None]
 """A row as its database spells it: the text of each column, None where it is null."""
 
 Cut = Callable[[Document], tuple[Document, Sequence[Chunk]]]
@@ -56,7 +56,7 @@ class RowReader(Protocol):
         """Look whether rows of these columns can be read. Raises ConfigurationError for a type that is not known."""
         ...
 
-    def read(self, row: Texts, types: Types) -> SourceRow:
+    def read(self, row: RowTexts, types: Types) -> SourceRow:
         """Read one row."""
         ...
 
@@ -103,7 +103,7 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class IndexEntry:
     """What the index holds of one document. `version` is None where it has no mark, or one that somebody altered.
 
     `stamp` changes with whatever is held. `damage` says what does not fit together, in a clause; it is `surplus` alone
@@ -154,7 +154,7 @@ class IndexEntries(Protocol):
         """Draw documents that have a mark at random."""
         ...
 
-    async def entries(self, source: str, documents: Sequence[str]) -> Mapping[str, Entry]:
+    async def entries(self, source: str, documents: Sequence[str]) -> Mapping[str, IndexEntry]:
         """Read all that is held of some documents; those of which nothing is held are left out."""
         ...
 

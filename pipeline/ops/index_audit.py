@@ -17,7 +17,7 @@ from hashlib import blake2b
 from itertools import islice
 from typing import TypeVar
 
-from pipeline.core.audit_ports import Cut, Entry, IndexEntries, SourceRow, SourceRows
+from pipeline.core.audit_ports import Cut, IndexEntries, IndexEntry, SourceRow, SourceRows
 from pipeline.core.errors import Retry
 from pipeline.core.index_ports import PassageStore
 from pipeline.ops.index_differences import Kind, TableOf, Wish, judge, mend, wish
@@ -38,7 +38,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Ports:
+class AuditPorts:
     """What an audit works on. `cut` is what the index makes of a document."""
 
     index: IndexEntries
@@ -150,7 +150,7 @@ class _Sight:
     """One document as it was seen, with how it differs; `look` is another number once anything has moved."""
 
     wanted: Wish | None
-    entry: Entry | None
+    entry: IndexEntry | None
     found: tuple[Kind, str] | None
 
     @property
@@ -161,7 +161,7 @@ class _Sight:
 class Audit:
     """Audits one source."""
 
-    def __init__(self, audited: Audited, ports: Ports, options: Options) -> None:
+    def __init__(self, audited: Audited, ports: AuditPorts, options: Options) -> None:
         """Compare `audited` with the index."""
         self._source = audited.source
         self._rows = audited.rows
@@ -290,12 +290,12 @@ class Audit:
     async def _row(self, name: str) -> SourceRow | None:
         return await self._rows.one(name) if self._rows else None
 
-    def _sight(self, row: SourceRow | None, entry: Entry | None) -> _Sight:
+    def _sight(self, row: SourceRow | None, entry: IndexEntry | None) -> _Sight:
         wanted = wish(row, self._ports.cut, self._index.content) if row else None
         return _Sight(wanted, entry, judge(wanted, entry, mapped=self._table is not None))
 
 
-async def audit(wanted: Iterable[Audited], ports: Ports, options: Options) -> Sequence[Findings]:
+async def audit(wanted: Iterable[Audited], ports: AuditPorts, options: Options) -> Sequence[Findings]:
     """Audit sources, one after the other. Raises Defer where a side is away, Retry where one errs."""
     return [await Audit(one, ports, options).run() for one in wanted]
 

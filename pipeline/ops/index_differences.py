@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from pipeline.core.audit_ports import Cut, Entry, SourceRow
+from pipeline.core.audit_ports import Cut, IndexEntry, SourceRow
 from pipeline.core.errors import Reject
 from pipeline.core.index_ports import Chunk
 from pipeline.core.payloads import Document
@@ -51,7 +51,7 @@ def wish(row: SourceRow, cut: Cut, content: Callable[[str, Sequence[str]], str])
     return Wish(document, chunks, content(document.title, [chunk.text for chunk in chunks]))
 
 
-def judge(wanted: Wish | None, entry: Entry | None, *, mapped: bool) -> tuple[Kind, str] | None:
+def judge(wanted: Wish | None, entry: IndexEntry | None, *, mapped: bool) -> tuple[Kind, str] | None:
     """Say how a document differs, with the reason as a clause; None where it does not.
 
     `wanted` is None where there is no row; of a source that is not `mapped` to a table nothing is known but the index.
@@ -62,7 +62,7 @@ def judge(wanted: Wish | None, entry: Entry | None, *, mapped: bool) -> tuple[Ki
     return found
 
 
-def _against_row(wanted: Wish | None, entry: Entry | None) -> tuple[Kind, str] | None:
+def _against_row(wanted: Wish | None, entry: IndexEntry | None) -> tuple[Kind, str] | None:
     living = entry is not None and entry.living
     if wanted is None:
         return ("orphaned", "the table has no such row") if living else None
@@ -78,7 +78,7 @@ def _against_row(wanted: Wish | None, entry: Entry | None) -> tuple[Kind, str] |
     return ("stale", f"another {', '.join(parts)}") if parts else None
 
 
-def _parts(document: Document, content: str, entry: Entry) -> list[str]:
+def _parts(document: Document, content: str, entry: IndexEntry) -> list[str]:
     told = (("tenant", document.tenant, entry.tenant), ("title", document.title, entry.title))
     parts = [name for name, row, held in told if row != held]
     parts += [name for name in ["fields"] if document.fields != dict(entry.fields)]
@@ -99,7 +99,7 @@ class Mend:
     refusal: str = ""
 
 
-def mend(wanted: Wish | None, entry: Entry | None, emptied: int | None, table: TableOf | None) -> Mend:
+def mend(wanted: Wish | None, entry: IndexEntry | None, emptied: int | None, table: TableOf | None) -> Mend:
     """Say how to mend a document that differs. `emptied` is up to which version its source was."""
     damaged: Literal["", "all"] = "all" if entry and entry.damage else ""
     if table is None:
@@ -126,7 +126,7 @@ class TableOf:
 def _replaced(
     wanted: Wish,
     document: Document,
-    entry: Entry | None,
+    entry: IndexEntry | None,
     emptied: int | None,
     *,
     versioned: bool,
@@ -147,7 +147,7 @@ def _replaced(
     return Mend(discard, document.model_copy(update={"version": version}), wanted.chunks)
 
 
-def _gone(source: str, entry: Entry, version: int) -> Document:
+def _gone(source: str, entry: IndexEntry, version: int) -> Document:
     return Document(
         source=source, id=entry.document, tenant=entry.tenant, title="", body="", version=version, deleted=True
     )

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 
-from pipeline.core.audit_ports import ColumnType, SourceRow, Texts, Types
+from pipeline.core.audit_ports import ColumnType, RowTexts, SourceRow, Types
 from pipeline.core.errors import ConfigurationError, Reject
 from pipeline.core.tables import Table
 from pipeline.wire.debezium_changes import Change
@@ -62,7 +62,7 @@ class DebeziumRows:
                 "Debezium tells it: leave the column out of PIPELINE_TABLES, or keep its text in a column of its own"
             )
 
-    def read(self, row: Texts, types: Types) -> SourceRow:
+    def read(self, row: RowTexts, types: Types) -> SourceRow:
         """Read one row; see the port."""
         name = ""
         try:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from qdrant_client import models
 
 from pipeline.clients import passage_points as points
 from pipeline.clients.qdrant import Passages, open_passages
@@ -79,11 +80,9 @@ async def test_what_is_discarded_is_what_was_read(kind: str, tmp_path: Path) -> 
         await index.replace(document(1), chunks(OPENING, RETURNS))
         await index.replace(document(1, name="other"), chunks(OPENING))
         place = index._collection
-        selected = points.models.PointIdsList(points=[points.mark_id("handbook", "shop")])
-        flt = points.models.FilterSelector(
-            filter=points.models.Filter(must=[points.models.HasIdCondition(has_id=list(selected.points))])
-        )
-        await place.run(place.client.delete(place.name, flt))
+        mark = models.HasIdCondition(has_id=[points.mark_id("handbook", "shop")])
+        chosen = models.FilterSelector(filter=models.Filter(must=[mark]))
+        await place.run(place.client.delete(place.name, chosen))
         broken = (await index.entries("handbook", ["shop"]))["shop"]
         await index.discard("handbook", "other", surplus=False)
         await index.discard("handbook", "never", surplus=False)

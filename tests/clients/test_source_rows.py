@@ -208,7 +208,17 @@ async def test_a_primary_database_is_no_standby_and_one_that_is_away_defers(sour
             await is_standby(database)
 
 
-async def test_the_planner_s_guess_is_a_number(source: Postgres, tmp_path: Path) -> None:
+async def test_a_server_in_recovery_is_a_standby(source: Postgres, tmp_path: Path) -> None:
+    """It may be read, and says itself that it follows another."""
+    async with postgres(PostgresConfig(tmp_path)) as follower:
+        await follower.stop()
+        (follower._data / "standby.signal").touch()
+        await follower.restart()
+        async with open_source(follower.address(), time.time) as database:
+            assert await is_standby(database)
+
+
+async def test_the_planner_s_guess_is_a_number(source: Postgres) -> None:
     """A table that was never analysed counts as none, which is no error."""
     async with opened(source, "app.public.notes") as rows:
         assert await rows.count() >= 0

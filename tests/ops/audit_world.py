@@ -11,7 +11,7 @@ from pipeline.clients.passage_store import PassageKeeper
 from pipeline.core.audit_ports import SourceRow
 from pipeline.core.index_ports import Chunk
 from pipeline.core.payloads import Document
-from pipeline.ops.index_audit import Audit, Audited, Findings, Options, Ports
+from pipeline.ops.index_audit import Audit, Audited, AuditPorts, Findings, Options
 from tests.clients.passage_world import BM25, SOURCE, Engine, place_on
 
 
@@ -96,7 +96,7 @@ class World:
     async def audit(self, *, mapped: bool = True, versioned: bool = False, **options: object) -> Findings:
         """Audit the source."""
         chosen = Options(**options)  # type: ignore[arg-type]  # the tests' own names and values
-        ports = Ports(self.index, self.index, cut, self._sleep, lambda *told: self.told.append(told))
+        ports = AuditPorts(self.index, self.index, cut, self._sleep, lambda *told: self.told.append(told))
         return await Audit(Audited(SOURCE, self.rows if mapped else None, versioned), ports, chosen).run()
 
     async def alter(self, name: str, number: int | None, **payload: object) -> None:
