@@ -69,11 +69,13 @@ class PassageCensus:
             page, offset = await self._page(source, offset)
             for one in page:
                 payload = one.payload or {}
+                if points.DOCUMENT not in payload:  # somebody altered it
+                    continue
                 yield Key(
                     document=payload[points.DOCUMENT],
-                    version=payload[points.VERSION],
-                    hash=payload[points.CONTENT],
-                    deleted=payload[points.DELETED],
+                    version=payload.get(points.VERSION, 0),
+                    hash=payload.get(points.CONTENT, ""),
+                    deleted=payload.get(points.DELETED, False),
                 )
             if offset is None:
                 return

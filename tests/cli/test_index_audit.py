@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import asyncpg
 import pytest
@@ -19,8 +20,10 @@ from pipeline.cli.app import app
 from pipeline.clients.qdrant import open_passages
 from pipeline.core.index_ports import Chunk
 from pipeline.core.payloads import Document
+from pipeline.devkit.ports import free_ports
 from pipeline.devkit.postgres import Postgres, PostgresConfig, postgres
 from pipeline.devkit.postgres_programs import PostgresMissing
+from tests.system.command import plain_environment, start
 
 pytestmark = [pytest.mark.system, pytest.mark.soak]
 
@@ -134,6 +137,32 @@ def test_fix_asks_first_and_mends(filled: Path) -> None:
     assert told.stdout.rstrip().endswith("no differences")
     again = invoke("--fix", "--yes")
     assert (again.exit_code, "fixed" in again.stdout) == (0, False)
+
+
+def test_it_is_repeated_and_seen_from_outside(filled: Path, source: Postgres) -> None:
+    """With --every it stays, and /metrics tells what the last audit found; SIGTERM ends it."""
+    port = free_ports(1)[0]
+    environment = plain_environment(
+        PIPELINE_DATA=str(filled),
+        PIPELINE_TABLES=str(filled / "tables.yaml"),
+        PIPELINE_PROBES_PORT=str(port),
+        SOURCE_DATABASE_URL=source.address(),
+    )
+    arguments = ("index", "audit", "--settle", "0", "--every", "1", "--table", "notes")
+    process = start(*arguments, folder=filled, environment=environment)
+    try:
+        lines = iter(process.stdout or ())
+        for _ in range(2):
+            assert any("2 differences" in line for line in lines)
+        with urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            metrics = answer.read().decode()
+    finally:
+        process.terminate()
+        code = process.wait(60)
+        if process.stdout:
+            process.stdout.close()
+    assert 'pipeline_index_audit_differences{kind="missing",source="notes"} 1.0' in metrics
+    assert code == 130
 
 
 @pytest.mark.parametrize(
