@@ -86,7 +86,7 @@ class Stretch:
 
 async def taken_in(stand: Stand) -> list[Figure]:
     """P9-indexing: from changes on a topic to documents in the embedded index, against upserts of the same points."""
-    count, topic = 40 if stand.lab.quick else 160, f"source-{uuid4().hex[:8]}"
+    count, topic = 30 if stand.lab.quick else 100, f"source-{uuid4().hex[:8]}"
     bm25, chance, paces = Remembering(), random.Random(9), {name: list[Pace]() for name in _NAMES}
     async with stand.topics([topic], PARTITIONS):
         await asyncio.to_thread(_write, stand.servers, topic, count)
