@@ -33,7 +33,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 
 
 # ------------------------------------------------------------------------------------------------ tiers
-DEAR = frozenset({"cdc", "ready", "registry_server"})
+DEAR = ("cdc", "registry_server", "ready")
 TIERS = ("alone", "kafka", "local", "soak", "system")
 
 
@@ -68,8 +68,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     items.sort(key=_limit, reverse=True)
     for item in items:
-        for name in sorted(DEAR.intersection(getattr(item, "fixturenames", ()))):
-            item.add_marker(pytest.mark.xdist_group(name))
+        dear = [name for name in DEAR if name in getattr(item, "fixturenames", ())]
+        if dear:
+            item.add_marker(pytest.mark.xdist_group(dear[0]))
 
 
 def _marks(names: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ import pytest
 from pipeline.devkit.postgres import Postgres, PostgresConfig, postgres
 from pipeline.devkit.postgres_programs import Owner, PostgresMissing, find_owner, find_programs
 
-pytestmark = [pytest.mark.system, pytest.mark.soak]
+pytestmark = pytest.mark.system
 
 ROOT = Path(__file__).parents[2]
 

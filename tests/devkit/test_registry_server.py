@@ -27,7 +27,7 @@ from pipeline.devkit.registry_server import (
 from pipeline.resources import resource
 from tests.registry_fixture import registry_config
 
-pytestmark = [pytest.mark.system, pytest.mark.soak]
+pytestmark = pytest.mark.system
 
 POM = resource("deploy", "registry", "pom.xml")
 JAVA = Java(Path("java"), 17)

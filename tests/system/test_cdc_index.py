@@ -23,7 +23,7 @@ from tests.system import cdc_site as cdc
 from tests.system.command import pipeline
 from tests.system.site import TABLES, Site, site
 
-pytestmark = [pytest.mark.system, pytest.mark.kafka, pytest.mark.soak]
+pytestmark = [pytest.mark.system, pytest.mark.kafka]
 
 WORDS = tuple("amber birch cedar delta ember fjord grove heath inlet juniper knoll larch maple nettle oxbow".split())
 

@@ -13,19 +13,12 @@ from pipeline.cli.app import app
 from pipeline.devkit.kafka import Broker
 from pipeline.devkit.ports import free_ports
 from pipeline.resources import resource
-from tests.system.command import Prepared, pipeline, plain_environment, prepared, start
+from tests.system.command import Prepared, pipeline, plain_environment, start
 from tests.system.site import site
 
 pytestmark = pytest.mark.system
 
 Complains = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
-    """What runs the program without importing it each time."""
-    with prepared(tmp_path_factory.mktemp("prepared")) as commands:
-        yield commands
 
 
 @pytest.fixture

@@ -12,15 +12,17 @@ from pipeline.devkit.ports import HOST, free_ports
 from pipeline.devkit.registry_server import RegistryServer
 from pipeline.resources import resource
 from pipeline.wire.schemas import load_schemas
-from tests.system.command import pipeline
+from tests.system.command import Prepared
 
-pytestmark = [pytest.mark.system, pytest.mark.soak]
+pytestmark = pytest.mark.system
 
 SCHEMAS = load_schemas(resource("schemas"))
 VERSIONS = sum(len(SCHEMAS.versions(noun)) for noun in SCHEMAS.nouns)
 
 
-def test_from_an_empty_registry_to_an_equal_one(registry_server: RegistryServer, tmp_path: Path) -> None:
+def test_from_an_empty_registry_to_an_equal_one(
+    registry_server: RegistryServer, ready: Prepared, tmp_path: Path
+) -> None:
     """diff finds all missing, a dry run changes nothing, register does it, again does nothing, diff finds all equal."""
     prefix = f"t{uuid4().hex}"
     variables = {
@@ -29,7 +31,7 @@ def test_from_an_empty_registry_to_an_equal_one(registry_server: RegistryServer,
     }
 
     def schemas(*arguments: str) -> tuple[int, str]:
-        done = pipeline("schemas", *arguments, folder=tmp_path, **variables)
+        done = ready.run("schemas", *arguments, folder=tmp_path, **variables)
         assert "hunter2" not in done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         return done.returncode, done.stdout + done.stderr
@@ -64,13 +66,13 @@ def test_from_an_empty_registry_to_an_equal_one(registry_server: RegistryServer,
 
 
 @pytest.mark.parametrize("verb", ["diff", "register"])
-def test_without_a_registry_one_sentence_says_what_to_do(verb: str, tmp_path: Path) -> None:
+def test_without_a_registry_one_sentence_says_what_to_do(verb: str, ready: Prepared, tmp_path: Path) -> None:
     """Not configured, and configured where nothing listens."""
-    done = pipeline("schemas", verb, folder=tmp_path)
+    done = ready.run("schemas", verb, folder=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("pipeline: SCHEMA_REGISTRY_URL is not set: name the address")
     address = f"{HOST}:{free_ports(1)[0]}"
-    done = pipeline("schemas", verb, folder=tmp_path, SCHEMA_REGISTRY_URL=f"http://me:hunter2@{address}")
+    done = ready.run("schemas", verb, folder=tmp_path, SCHEMA_REGISTRY_URL=f"http://me:hunter2@{address}")
     assert done.returncode == 2
     assert done.stderr == (
         f"pipeline: the schema registry at http://{address} cannot be reached or understood (ConnectError): start it, "
