@@ -11,7 +11,7 @@ import pytest
 from pipeline.core.payloads import Document, Request
 from pipeline.devkit import samples
 from pipeline.devkit.kafka import Broker
-from pipeline.devkit.simulator import Latency, SimulatorConfig
+from pipeline.devkit.simulator_faults import Fault, FaultKind
 from tests.system.command import pipeline
 from tests.system.site import Site, site, until
 
@@ -38,8 +38,7 @@ def told(place: Site, job: str) -> list[tuple[str, str]]:
 async def test_work_is_paused_resumed_and_cancelled_by_hand(kafka: Broker, tmp_path: Path) -> None:
     """Paused before the stages start, `infer` makes no call until it is resumed; a job that runs and one that is queued
     are cancelled, and both owners hear of it."""
-    slow = SimulatorConfig(latency=Latency(median=8.0, sigma=0.0))
-    async with site(kafka, tmp_path, slow, PIPELINE_INFER_CONCURRENCY="1") as place, place.desk() as desk:
+    async with site(kafka, tmp_path, PIPELINE_INFER_CONCURRENCY="1") as place, place.desk() as desk:
         await command(place, "pause", "--stage", "infer", "--reason", "a test", "--operator", "ann")
         stages = await place.start(*STAGES)
         for document in samples.documents():
@@ -57,6 +56,8 @@ async def test_work_is_paused_resumed_and_cancelled_by_hand(kafka: Broker, tmp_p
         await command(place, "resume", "--stage", "infer")
         await until(lambda: told(place, first) == [("job.completed", "")], "the first answer")
 
+        # Longer than all that follows may take: only the cancellation ends it.
+        place.simulator.faults.add(Fault(kind=FaultKind.SLOW, seconds=100.0))
         running = await desk.request(asked)
         await until(lambda: place.simulator.journal.in_flight == 1, "a call in flight")
         queued = await desk.request(asked)
