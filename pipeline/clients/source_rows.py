@@ -5,7 +5,7 @@ Debezium reads the same texts from the log, and makes its values of them; so doe
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -96,7 +96,7 @@ class TableRows:
         """Say how many rows the planner expects; see the port."""
         return int((await self._database.rows(_COUNT, self._table))[0][0])
 
-    async def pages(self) -> AsyncIterator[Sequence[SourceRow]]:
+    async def pages(self) -> AsyncGenerator[Sequence[SourceRow], None]:
         """Read all rows as of one moment; see the port."""
         async with self._spelt() as connection:
             page = list[SourceRow]()

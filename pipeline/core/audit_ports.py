@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -76,8 +76,8 @@ class SourceRows(Protocol):
         """Estimate the number of rows."""
         ...
 
-    def pages(self) -> AsyncIterator[Sequence[SourceRow]]:
-        """Read all rows as they were at one moment, some at a time."""
+    def pages(self) -> AsyncGenerator[Sequence[SourceRow], None]:
+        """Read all rows as they were at one moment, some at a time. To be closed: it holds a connection."""
         ...
 
     async def some(self, number: int) -> Sequence[SourceRow]:

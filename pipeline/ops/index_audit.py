@@ -11,7 +11,8 @@ import asyncio
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import islice
@@ -189,12 +190,15 @@ class Audit:
     # ---- the first look ----------------------------------------------------------------------------------------------
     async def _scan_rows(self, rows: SourceRows) -> None:
         sample, expected = self._options.sample, await rows.count()
-        async for page in rows.pages() if sample is None else _once(await rows.some(sample)):
-            for part in _parts(page, READ_TOGETHER):
-                await self._compare(part)
-            self.findings.rows += len(page)
-            total = min(expected, sample) if sample is not None else expected
-            self._ports.progress(f"rows of {self._source}", self.findings.rows, max(total, self.findings.rows))
+        total = expected if sample is None else min(expected, sample)
+        # Closed, whatever happens: it holds a connection, without which its pool could not be closed.
+        async with aclosing(rows.pages() if sample is None else _once(await rows.some(sample))) as pages:
+            async for page in pages:
+                for part in _parts(page, READ_TOGETHER):
+                    await self._compare(part)
+                self.findings.rows += len(page)
+                done = self.findings.rows
+                self._ports.progress(f"rows of {self._source}", done, max(total, done))
 
     async def _compare(self, rows: Sequence[SourceRow]) -> None:
         names = [row.id for row in rows if row.id]
@@ -300,7 +304,7 @@ async def audit(wanted: Iterable[Audited], ports: AuditPorts, options: Options) 
     return [await Audit(one, ports, options).run() for one in wanted]
 
 
-async def _once(page: Sequence[SourceRow]) -> AsyncIterator[Sequence[SourceRow]]:
+async def _once(page: Sequence[SourceRow]) -> AsyncGenerator[Sequence[SourceRow], None]:
     yield page
 
 

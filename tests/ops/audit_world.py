@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.clients import passage_points as points
@@ -41,6 +41,7 @@ class Rows:
 
     held: dict[str, SourceRow] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    reading: bool = False
 
     def put(self, *rows: SourceRow) -> None:
         """Insert rows, or change them."""
@@ -52,9 +53,13 @@ class Rows:
     async def count(self) -> int:
         return len(self.held)
 
-    async def pages(self) -> AsyncIterator[Sequence[SourceRow]]:
-        for one in list(self.held.values()):
-            yield [one]
+    async def pages(self) -> AsyncGenerator[Sequence[SourceRow], None]:
+        self.reading = True
+        try:
+            for one in list(self.held.values()):
+                yield [one]
+        finally:
+            self.reading = False
 
     async def some(self, number: int) -> Sequence[SourceRow]:
         return list(self.held.values())[:number]

@@ -13,6 +13,7 @@ from qdrant_client import models
 from pipeline.clients import passage_points as points
 from pipeline.clients.passage_status import PassageCensus
 from pipeline.core.audit_ports import SourceRow
+from pipeline.core.errors import Retry
 from pipeline.core.index_ports import Chunk
 from pipeline.core.payloads import Document
 from pipeline.ops import index_audit
@@ -232,6 +233,20 @@ def test_names_are_seen_in_eight_bytes_each() -> None:
         assert name in seen
     assert "d" not in seen
     assert len(seen._digests) * seen._digests.itemsize == 24
+
+
+async def test_an_audit_that_fails_lets_the_table_go() -> None:
+    """An index that errs ends the audit, and the reading of rows with it."""
+    world = await _world("a", "b")
+
+    async def errs(*_: object) -> None:
+        assert world.rows.reading
+        raise Retry("the index errs")
+
+    world.index.entries = errs  # type: ignore[method-assign,assignment]  # an index that is broken
+    with pytest.raises(Retry):
+        await world.audit()
+    assert not world.rows.reading
 
 
 # ---- mending ---------------------------------------------------------------------------------------------------------
