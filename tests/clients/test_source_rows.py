@@ -128,9 +128,8 @@ async def test_pages_are_of_one_moment(source: Postgres, monkeypatch: pytest.Mon
 async def test_a_reading_that_is_given_up_can_be_closed(source: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then its connection is free, so that the database can be closed as well."""
     monkeypatch.setattr(source_rows, "PAGE", 10)
-    async with opened(source, "app.public.notes") as rows:
-        async with aclosing(rows.pages()) as pages:
-            assert len(await anext(pages)) == 10
+    async with opened(source, "app.public.notes") as rows, aclosing(rows.pages()) as pages:
+        assert len(await anext(pages)) == 10
 
 
 async def test_a_sample_has_so_many_rows(source: Postgres) -> None:
