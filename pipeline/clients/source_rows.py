@@ -13,7 +13,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from pipeline.clients.source_database import SourceDatabase
 from pipeline.core.audit_ports import ColumnType, RowReader, SourceRow, Types
-from pipeline.core.errors import ConfigurationError
+from pipeline.core.errors import ConfigurationError, Reject
 
 PAGE = 500
 """Rows that are held at once."""
@@ -117,7 +117,10 @@ class TableRows:
 
     async def one(self, document: str) -> SourceRow | None:
         """Find a row by its key, by the index of that; see the port."""
-        texts = self._reader.locate(document, self._types)
+        try:
+            texts = self._reader.locate(document, self._types)
+        except Reject as untold:
+            return SourceRow(document, None, untold.reason, unknown=True)
         if texts is None:
             return None
         named = enumerate(self._key, 1)

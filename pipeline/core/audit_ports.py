@@ -61,7 +61,10 @@ class RowReader(Protocol):
         ...
 
     def locate(self, document: str, types: Types) -> Sequence[str] | None:
-        """Say what the columns of the id hold in the row of a document, as the database spells it; None for no row."""
+        """Say what the columns of the id hold in the row of a document, as the database spells it; None for no row.
+
+        Raises Reject where it is not known how the database spells it.
+        """
         ...
 
 

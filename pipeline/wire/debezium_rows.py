@@ -90,8 +90,11 @@ class DebeziumRows:
             return None
         try:
             return [_spelt(part, types[name]) for name, part in zip(names, parts, strict=True)]
-        except (ValueError, OverflowError):
+        except ValueError:
             return None
+        except OverflowError:
+            why = "its id holds a date or a time that only the database can spell, as infinity is"
+            raise Reject(why, code=UNKNOWN) from None
 
 
 def _conversion(kind: ColumnType) -> tuple[Told, Spelt] | None:

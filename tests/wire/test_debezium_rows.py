@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from pipeline.core.audit_ports import ColumnType, SourceRow
-from pipeline.core.errors import ConfigurationError
+from pipeline.core.errors import ConfigurationError, Reject
 from pipeline.core.payloads import Document
 from pipeline.core.tables import PLACEHOLDER, Table
 from pipeline.wire.debezium import ChangeDecoder
-from pipeline.wire.debezium_rows import DebeziumRows
+from pipeline.wire.debezium_rows import UNKNOWN, DebeziumRows
 from tests.wire.captured import captured
 from tests.wire.changes import MOMENT, REVISION, TOPIC, tables
 
@@ -161,8 +161,13 @@ def test_a_type_that_is_not_known_is_named() -> None:
 
 
 def test_ids_are_taken_apart() -> None:
-    """Several columns are told apart whatever they hold; what is no id of this table has no row."""
+    """Several columns are told apart whatever they hold; what is no id of this table has no row, but what may stand for
+    an infinite date is not said to have none.
+    """
     rows, types = DebeziumRows(mapped(id=["id", "lang"])), {"id": TEXT, "lang": of("date")}
     assert rows.locate("a%2Fb%25/1", types) == ["a/b%", "1970-01-02"]
-    for wrong in ("a", "a/b/1", "a/x", "a/99999999999"):
+    for wrong in ("a", "a/b/1", "a/x"):
         assert rows.locate(wrong, types) is None
+    with pytest.raises(Reject, match="infinity") as caught:
+        rows.locate("a/99999999999", types)
+    assert caught.value.code == UNKNOWN
