@@ -200,15 +200,21 @@ def fence(stamps: Collection[str]) -> models.Filter:
 
 
 def chunks_of(source: str, document: str, wanted: Mapping[str, Sequence[int]]) -> models.Filter:
-    """Select chunks of a document by their numbers, as long as they carry the stamp that was read."""
+    """Select chunks of a document by their numbers, as long as they carry the stamp that was read.
+
+    By the points' ids, which come first: the embedded engine looks at every point, one condition after the other.
+    """
+    ids = [point_id(source, document, number) for numbers in wanted.values() for number in numbers]
     groups = [models.Filter(must=[_among(CHUNK, list(n)), _equals(STAMP, stamp)]) for stamp, n in wanted.items()]
-    return models.Filter(must=[_equals(DOCUMENT, document), _equals(SOURCE, source), models.Filter(should=[*groups])])
+    named = [_equals(DOCUMENT, document), _equals(SOURCE, source)]
+    return models.Filter(must=[models.HasIdCondition(has_id=[*ids]), *named, models.Filter(should=[*groups])])
 
 
 def mark_of(mark: Mark) -> models.Filter:
     """Select the mark of a document, as long as it is what was read."""
+    only = models.HasIdCondition(has_id=[mark_id(mark.source, mark.document)])
     named = [_equals(DOCUMENT, mark.document), _equals(SOURCE, mark.source)]
-    return models.Filter(must=[*named, _equals(STAMP, mark_stamp(mark.stamp))])
+    return models.Filter(must=[only, *named, _equals(STAMP, mark_stamp(mark.stamp))])
 
 
 def emptied(source: str, version: int) -> models.Filter:
