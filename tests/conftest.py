@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from pipeline.devkit.clock import Stuck, VirtualLoop
 
@@ -33,6 +35,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 
 
 # ------------------------------------------------------------------------------------------------ tiers
+# Fixtures. A module whose tests or fixtures take one is handed out as a whole.
 DEAR = ("cdc", "registry_server", "ready")
 TIERS = ("alone", "kafka", "local", "soak", "system")
 
@@ -60,17 +63,26 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         raise pytest.UsageError(f"{item.nodeid} is marked {unseen}: let its own module say pytest.mark.{unseen[0]}")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests that may take longest: else one of them runs on when all others are done.
-
-    Those that share what is dear to start stay in one worker (`--dist loadgroup`).
-    """
+    """Begin with the tests that may take longest: else one of them runs on when all others are done."""
     items.sort(key=_limit, reverse=True)
-    for item in items:
-        dear = [name for name in DEAR if name in getattr(item, "fixturenames", ())]
-        if dear:
-            item.add_marker(pytest.mark.xdist_group(dear[0]))
+
+
+class _Sharing(LoadScopeScheduling):
+    """Hands out tests one by one, but those together, to one worker, that share what is dear to start.
+
+    xdist has marks for this; with pytest 9.2 it does not heed them.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        text = _source(self.config.rootpath / nodeid.partition("::")[0])
+        return next((name for name in DEAR if re.search(rf"\b{name}: ", text)), nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _Sharing | None:
+    """Schedule as `_Sharing` does where `--dist loadgroup` is wanted."""
+    return _Sharing(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 def _marks(names: Sequence[str]) -> str:

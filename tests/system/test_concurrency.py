@@ -17,7 +17,7 @@ from pipeline.devkit.simulator import Call, Fault, FaultKind, Latency, Simulator
 from pipeline.resources import resource
 from tests.system.site import Site, site, until
 
-pytestmark = [pytest.mark.kafka, pytest.mark.system, pytest.mark.alone]
+pytestmark = [pytest.mark.kafka, pytest.mark.system]
 
 REQUESTS, KEYS = 1_000, 200
 
@@ -54,7 +54,7 @@ async def _queue(place: Site, requests: int, keys: int) -> None:
 
 
 @pytest.mark.within(180)
-@pytest.mark.xdist_group("other half")
+@pytest.mark.alone
 @pytest.mark.parametrize("cap,seconds", [(64, 1.0), (300, 3.0)])
 async def test_the_cap_or_the_keys_are_in_flight_throughout(
     kafka: Broker, tmp_path: Path, cap: int, seconds: float
@@ -106,7 +106,6 @@ def _fullness(calls: Sequence[Call], wanted: int) -> float:
 
 
 @pytest.mark.within(120)
-@pytest.mark.xdist_group("one half")
 async def test_a_second_worker_takes_over_partitions_of_a_busy_one(kafka: Broker, tmp_path: Path) -> None:
     """A second infer worker that starts while the first is busy gets partitions and answers; nothing is lost."""
     variables = {"PIPELINE_INFER_CONCURRENCY": "8", "PIPELINE_CATALOG": _plain_catalog(tmp_path)}

@@ -153,8 +153,6 @@ async def _answers(place: Site) -> Mapping[str, list[float]]:
 
 @pytest.mark.kafka
 @pytest.mark.system
-@pytest.mark.alone
-@pytest.mark.xdist_group("one half")
 @pytest.mark.within(150)
 async def test_no_answer_is_paid_for_twice(kafka: Broker, tmp_path: Path) -> None:
     """Calls = answers + calls that failed, or were in flight at a kill, or overlapped a stalled owner."""
