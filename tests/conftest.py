@@ -17,8 +17,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from xdist.remote import Producer
-from xdist.scheduler import LoadScopeScheduling
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]  # it has no types
 
 from pipeline.devkit.clock import Stuck, VirtualLoop
 
@@ -37,7 +36,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 # ------------------------------------------------------------------------------------------------ tiers
 # Fixtures. A module whose tests or fixtures take one is handed out as a whole.
 DEAR = ("cdc", "registry_server", "ready")
-TIERS = ("alone", "kafka", "local", "soak", "system")
+TIERS = ("alone", "heavy", "kafka", "local", "soak", "system")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -68,7 +67,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_limit, reverse=True)
 
 
-class _Sharing(LoadScopeScheduling):
+class _Sharing(LoadScopeScheduling):  # type: ignore[misc]  # as above
     """Hands out tests one by one, but those together, to one worker, that share what is dear to start.
 
     xdist has marks for this; with pytest 9.2 it does not heed them.
@@ -80,7 +79,7 @@ class _Sharing(LoadScopeScheduling):
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _Sharing | None:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _Sharing | None:
     """Schedule as `_Sharing` does where `--dist loadgroup` is wanted."""
     return _Sharing(config, log) if config.getvalue("dist") == "loadgroup" else None
 

@@ -105,6 +105,7 @@ def _fullness(calls: Sequence[Call], wanted: int) -> float:
     return area / (wanted * (end - begun))
 
 
+@pytest.mark.heavy
 @pytest.mark.within(120)
 async def test_a_second_worker_takes_over_partitions_of_a_busy_one(kafka: Broker, tmp_path: Path) -> None:
     """A second infer worker that starts while the first is busy gets partitions and answers; nothing is lost."""

@@ -214,6 +214,7 @@ async def fill(broker: Broker, worker: Stage, flow: Flow) -> None:
 Outage = Callable[[Broker, Stage, Flow], Awaitable[None]]
 
 
+@pytest.mark.heavy
 @pytest.mark.within(150)
 async def test_outages_of_the_broker(
     own_kafka: EmbeddedKafkaConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

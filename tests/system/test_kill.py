@@ -13,7 +13,7 @@ from pipeline.devkit.kafka import Broker
 from pipeline.devkit.simulator import Latency, SimulatorConfig
 from tests.system.site import Site, site, until
 
-pytestmark = [pytest.mark.kafka, pytest.mark.system]
+pytestmark = [pytest.mark.kafka, pytest.mark.system, pytest.mark.heavy]
 
 GROUPS: tuple[tuple[str, ...], ...] = (
     ("preprocess",),

@@ -12,7 +12,7 @@ from pipeline.devkit.kafka import EmbeddedKafkaConfig
 from tests.system.workload.run import Setting, run
 from tests.system.workload.variants import chosen
 
-pytestmark = [pytest.mark.kafka, pytest.mark.system]
+pytestmark = [pytest.mark.kafka, pytest.mark.system, pytest.mark.heavy]
 
 
 @pytest.mark.within(230)
