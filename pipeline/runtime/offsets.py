@@ -76,10 +76,15 @@ class Frontier:
         return max(reached, default=None)
 
     def settled(self, frontier: int) -> tuple[range, ...]:
-        """Return the offset map: ascending, disjoint ranges beyond `frontier`, which is what `offset` has returned."""
+        """Return the offset map: ascending, disjoint ranges beyond `frontier`.
+
+        That is what `offset` has returned, or, at most once, what was begun: records below it may stand open.
+        """
         unsettled = [taken.offset for taken in self._open if not taken.settled]
         holes = [
-            range(one + 1, following) for one, following in pairwise([*unsettled, self.top]) if one + 1 < following
+            range(start, following)
+            for one, following in pairwise([*unsettled, self.top])
+            if (start := max(one + 1, frontier)) < following
         ]
         ahead = [range(max(one.start, self.top, frontier), one.stop) for one in self._known]
         return tuple(_joined([*holes, *ahead]))

@@ -52,6 +52,18 @@ def test_nothing_is_committed_before_anything_is_settled() -> None:
     assert frontier.offset() == 7
 
 
+def test_the_map_has_nothing_below_a_frontier_that_passes_open_records() -> None:
+    """At most once, the frontier is what was begun: records before it may stand open, and what is settled between them
+    is no part of the map, which cannot say it.
+    """
+    frontier = Frontier()
+    _, second, _, fourth, _ = taken(frontier, 10, 11, 12, 13, 14)
+    frontier.settle(second)
+    frontier.settle(fourth)
+    assert frontier.settled(12) == (range(13, 14),)
+    assert frontier.settled(14) == ()
+
+
 @given(
     offsets=st.sets(st.integers(0, 30), min_size=1),
     before=st.sets(st.integers(0, 30)),
