@@ -33,6 +33,8 @@ from pipeline.core.payloads import Document
 
 Age = tuple[int, int]
 """The version of a state and of its text; a later state of a document is greater."""
+Layout = tuple[tuple[int, str | None], ...]
+"""Of each chunk of a text how much of it repeats others, and the white space before the rest: it gives the body back."""
 
 
 _spelt = json.JSONEncoder(sort_keys=True).encode  # `json.dumps` makes one for each call
@@ -60,6 +62,7 @@ class Withheld:
     version: int
     ms: int
     texts: Sequence[str]
+    layout: Layout = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class Mark:
     high: int = field(default=0, compare=False)
     removed_ms: int | None = field(default=None, compare=False)
     withheld: Withheld | None = field(default=None, compare=False)
+    layout: Layout = field(default=(), compare=False)
     stamp: str = ""
 
     @property
@@ -156,6 +160,7 @@ class Change:
     kind: Literal["replace", "keep", "remove"]
     document: Document
     texts: Sequence[str] = ()
+    layout: Layout = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +198,12 @@ def decide(state: State, change: Change, hashes: Hashes, now_ms: int) -> Step:
     mark = state.mark if state.mark and not _emptied(state.mark.version, emptied) else None
     if _emptied(document.version, emptied) or (mark and _late(change, mark)):
         return _clean_up(state, mark)
-    texts = _texts(state, mark, change)
-    if texts is None:
+    told = _texts(state, mark, change)
+    if told is None:
         return Step(lost=True)
+    texts, layout = told
     made, hashed = _made(change, mark, texts, hashes)
-    made = replace(made, **_carried(state, mark, made, now_ms), stamp=made.stamped())
+    made = replace(made, **_carried(state, mark, made, now_ms), layout=layout, stamp=made.stamped())
     step = _towards(state, made, texts, hashed)
     if change.kind == "keep" and step.new_mark:
         # Its mark has to be there first: chunks that were raised for a mark that lost its place would be held for newer
@@ -220,19 +226,19 @@ def _late(change: Change, mark: Mark) -> bool:
     return version < mark.version
 
 
-def _texts(state: State, mark: Mark | None, change: Change) -> Sequence[str] | None:
+def _texts(state: State, mark: Mark | None, change: Change) -> tuple[Sequence[str], Layout] | None:
     if change.kind != "keep":
-        return change.texts
+        return change.texts, change.layout
     former, version = state.former, change.document.version
     if mark and not mark.deleted:
         stored = _stored(state, mark)
         if stored is not None or mark.version != version:
-            return stored
+            return None if stored is None else (stored, mark.layout)
     if former is None or former.withheld is None or _emptied(former.withheld.version, state.emptied):
         return None
     # A former document that is still there may not have come to its last text yet; its removal tells that it has.
     over = former.withheld.version == version or (former.deleted and former.version <= version)
-    return former.withheld.texts if over else None
+    return (former.withheld.texts, former.withheld.layout) if over else None
 
 
 def _stored(state: State, mark: Mark) -> Sequence[str] | None:
@@ -276,7 +282,7 @@ def _carried(state: State, mark: Mark | None, made: Mark, now_ms: int) -> dict[s
     withheld = mark.withheld if mark else None
     if mark and made.deleted and not mark.deleted:
         texts = _stored(state, mark)
-        withheld = Withheld(made.version, now_ms, texts) if texts else None
+        withheld = Withheld(made.version, now_ms, texts, mark.layout) if texts else None
     return {
         "high": max([made.chunks, before, *(number + 1 for number in state.held)]),
         "removed_ms": now_ms if made.deleted else None,

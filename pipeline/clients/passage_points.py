@@ -13,7 +13,7 @@ from typing import Any
 from qdrant_client import models
 from qdrant_edge import Bm25, Bm25Config
 
-from pipeline.clients.passage_marks import Held, Mark, Withheld
+from pipeline.clients.passage_marks import Held, Layout, Mark, Withheld
 from pipeline.core.job import NAMESPACE
 from pipeline.core.payloads import Passage
 
@@ -25,6 +25,7 @@ TENANT, SOURCE, DOCUMENT, CHUNK, VERSION = "tenant", "source", "document", "chun
 TITLE, TEXT, FIELDS = "title", "text", "fields"
 KIND, STAMP, HASH, BODY, TEXTED = "kind", "stamp", "hash", "body", "texted"
 CONTENT, CHUNKS, HIGH, DELETED = "content", "chunks", "high", "deleted"
+LAYOUT = "layout"
 COMMITTED, REMOVED, WITHHELD, WITHHELD_MS = "committed_at_ms", "removed_ms", "withheld", "withheld_ms"
 OF_CHUNK, OF_DOCUMENT, OF_SOURCE = "chunk", "document", "source"
 """The kinds of points."""
@@ -132,10 +133,12 @@ def mark_point(mark: Mark) -> models.PointStruct:
         DELETED: mark.deleted,
         COMMITTED: mark.committed_at_ms,
         REMOVED: mark.removed_ms,
+        LAYOUT: _laid(mark.layout),
         STAMP: mark_stamp(mark.stamp),
     }
     if mark.withheld:
-        payload[WITHHELD] = {VERSION: mark.withheld.version, "texts": list(mark.withheld.texts)}
+        held = mark.withheld
+        payload[WITHHELD] = {VERSION: held.version, "texts": list(held.texts), LAYOUT: _laid(held.layout)}
         payload[WITHHELD_MS] = mark.withheld.ms
     point = mark_id(mark.source, mark.document)
     return models.PointStruct(id=point, vector={}, payload={k: v for k, v in payload.items() if v is not None})
@@ -171,11 +174,20 @@ def read_mark(payload: Mapping[str, Any]) -> Mark:
             deleted=payload[DELETED],
             high=payload[HIGH],
             removed_ms=payload.get(REMOVED),
-            withheld=Withheld(held[VERSION], payload[WITHHELD_MS], held["texts"]) if held else None,
+            withheld=Withheld(held[VERSION], payload[WITHHELD_MS], held["texts"], _layout(held)) if held else None,
+            layout=_layout(payload),
             stamp=payload[STAMP].removeprefix(_MARK),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"the mark of a document has no {error}") from None
+
+
+def _laid(layout: Layout) -> list[list[Any]]:
+    return [list(one) for one in layout]
+
+
+def _layout(payload: Mapping[str, Any]) -> Layout:
+    return tuple((overlap, gap) for overlap, gap in payload.get(LAYOUT) or ())
 
 
 def read_held(payload: Mapping[str, Any]) -> Held:

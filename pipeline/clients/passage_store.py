@@ -115,7 +115,8 @@ class PassageKeeper:
         texts = [chunk.text for chunk in chunks]
         if [chunk.number for chunk in chunks] != list(range(len(chunks))):
             raise ValueError("the chunks of a document are numbered from 0, in order")
-        done = await self._settle(Change("replace" if texts else "remove", document, texts))
+        layout = tuple((chunk.overlap, chunk.gap) for chunk in chunks)
+        done = await self._settle(Change("replace" if texts else "remove", document, texts, layout))
         assert done is not None  # noqa: S101  # the texts are told
         return done
 

@@ -15,11 +15,13 @@ class Chunk:
 
     The first `overlap` characters of `text` are there so that it stands for itself: headings, and what the chunk before
     ends with. What is left continues the chunk before; an `overlap` of 0 begins anew, as after an empty line.
+    `gap` is the white space in the body before what is left; None where that is not told.
     """
 
     number: int
     text: str
     overlap: int = 0
+    gap: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 
 from pipeline.core.index_ports import Chunk
@@ -93,6 +94,24 @@ def joined(chunks: Sequence[Chunk]) -> str:
         known = chunk.overlap or _overlap(whole, chunk.text)
         whole = f"{whole}{chunk.text[known:]}" if known and whole else f"{whole}{_JOINT if whole else ''}{chunk.text}"
     return whole
+
+
+def spaced(body: str, chunks: Iterable[Chunk]) -> tuple[Chunk, ...]:
+    """Tell of each chunk which white space of `body` is before what it has of its own."""
+    told, place = list[Chunk](), 0
+    for chunk in chunks:
+        own = chunk.text[chunk.overlap :].lstrip()
+        start = body.index(own, place)
+        told.append(replace(chunk, gap=body[place:start]))
+        place = start + len(own)
+    return tuple(told)
+
+
+def body_of(chunks: Sequence[Chunk]) -> str:
+    """Put a body together again of all its chunks: the very text they were cut from, where they tell their gaps."""
+    if any(chunk.gap is None for chunk in chunks):
+        return joined(chunks)
+    return "".join(f"{chunk.gap}{chunk.text[chunk.overlap :].lstrip()}" for chunk in chunks)
 
 
 def _rows(found: Sequence[Passage], texts: Texts, neighbours: int, room: float) -> dict[Origin, dict[int, Chunk]]:

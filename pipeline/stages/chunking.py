@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from pipeline.core.index_ports import Chunk
 from pipeline.core.limits import CHARACTERS_PER_TOKEN, estimate_tokens
+from pipeline.core.passages import spaced
 from pipeline.stages.outline import Block, Kind, Section, is_rule, sections
 from pipeline.stages.sentences import Span, lines, sentences, words
 
@@ -72,7 +73,7 @@ def chunk(body: str) -> tuple[Chunk, ...]:
     """
     text = _BLANKS.sub("\n\n", "\n".join(map(str.rstrip, body.split("\n")))).strip()
     parts = (part for section in sections(text) for part in _chunks(text, section))
-    return tuple(Chunk(number, told, overlap) for number, (told, overlap) in enumerate(parts))
+    return spaced(text, (Chunk(number, told, overlap) for number, (told, overlap) in enumerate(parts)))
 
 
 def _chunks(text: str, section: Section) -> Iterator[tuple[str, int]]:

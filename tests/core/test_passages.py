@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.core.index_ports import Chunk
 from pipeline.core.limits import estimate_tokens
-from pipeline.core.passages import MIN_OVERLAP, Origin, diverse, fitting, joined, near, origin_of, widened
+from pipeline.core.passages import MIN_OVERLAP, Origin, body_of, diverse, fitting, joined, near, origin_of, widened
 from pipeline.core.payloads import Passage
 
 SHOP: Origin = ("handbook", "shop", 3)
@@ -169,3 +169,9 @@ def test_a_chunk_that_was_cut_anew_meanwhile_stays_as_it_was_found() -> None:
     """What was found and scored is what is told, though the index has another text by now."""
     texts = {SHOP: {4: Chunk(4, "cut anew", 3), 5: Chunk(5, "<5>")}}
     assert rows(widened([passage(4)], texts, 1)) == [(4, "<4><5>")]
+
+
+def test_a_body_whose_gaps_are_not_told_is_joined() -> None:
+    """As well as can be seen: what chunks repeat comes once, and an empty line is between those that repeat nothing."""
+    assert body_of([Chunk(0, "One."), Chunk(1, "Two.")]) == "One.\n\nTwo."
+    assert body_of([Chunk(0, "One.", gap=""), Chunk(1, "One. Two.", 4, gap=" ")]) == "One. Two."

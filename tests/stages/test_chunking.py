@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.limits import estimate_tokens
+from pipeline.core.passages import body_of
 from pipeline.stages.chunking import LEAST_TOKENS, MAX_TOKENS, OVERLAP_TOKENS, OWN_TOKENS, PATH_TOKENS, chunk
+from pipeline.stages.normalise import normalise
 
 SENTENCE = "The parcel stays at the desk for seven days, and then it goes back to its sender."
 ROWS = [
@@ -228,3 +230,16 @@ def test_long_junk_is_no_trap(junk: str) -> None:
     """Bodies without any structure, or with too much of it, take time in proportion to their length."""
     body = junk * (10_000 // len(junk))
     assert solid("".join(own(body))) == solid(body)
+
+
+STRANGE = ["    code", "Title\n---", " \n\n\n", "\x0b", "\x1c", "\x85x", "as follows:", "text. " * 90]
+
+
+@settings(max_examples=100)
+@given(st.lists(st.one_of(st.sampled_from([*ROWS, *STRANGE]), st.text(max_size=30)), max_size=30).map("\n".join))
+def test_the_chunks_give_the_body_back(body: str) -> None:
+    """Put together again they are a body of which the same chunks are cut, and which stays as it is from then on."""
+    pieces = chunk(normalise(body))
+    whole = body_of(pieces)
+    assert chunk(normalise(whole)) == pieces
+    assert body_of(chunk(whole)) == whole == normalise(whole)
