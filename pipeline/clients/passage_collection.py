@@ -55,6 +55,7 @@ class Collection:
         self.embedder = embedder
         self.dimension = 0
         self.remote = indexed
+        self._makes = True
         self._ready = False
         self._preparing = asyncio.Lock()
 
@@ -62,6 +63,15 @@ class Collection:
     def embedded_by(self) -> str:
         """What makes the vectors: part of every content hash."""
         return f"{points.BM25_NAME} {self.embedder.model}" if self.embedder else points.BM25_NAME
+
+    def named(self, name: str, *, makes: bool = False, known: bool = False) -> Collection:
+        """Return another collection of the same client and embedder; only one that `makes` is ever made.
+
+        Of one that is `known` nothing is checked: what it holds is read as it is.
+        """
+        other = Collection(self.client, name, self.run, self.clock, self.embedder, indexed=self.remote)
+        other.dimension, other._makes, other._ready = self.dimension, makes, known
+        return other
 
     async def prepare(self) -> None:
         """Make the collection and its indexes, once; a server that is away at the start is asked again later.
@@ -72,7 +82,7 @@ class Collection:
             return
         async with self._preparing:
             if not self._ready:
-                await self._measure()
+                await self.measure()
                 await self._make_collection()
                 self._ready = True
 
@@ -80,7 +90,8 @@ class Collection:
         """Count points exactly; None: all of them."""
         return (await self.run(self.client.count(self.name, count_filter=wanted, exact=True))).count
 
-    async def _measure(self) -> None:
+    async def measure(self) -> None:
+        """Find out how long the embedder's vectors are."""
         if self.embedder is None or self.dimension:
             return
         answer = await self.embedder.embed([PROBE])
@@ -89,7 +100,7 @@ class Collection:
         self.dimension = len(answer.vectors[0])
 
     async def _make_collection(self) -> None:
-        if not await self.run(self.client.collection_exists(self.name)):
+        if self._makes and not await self.run(self.client.collection_exists(self.name)):
             try:
                 await self.run(self._creation())
             except UnexpectedResponse as error:
@@ -106,16 +117,17 @@ class Collection:
             self.name,
             vectors_config={points.DENSE: dense} if self.embedder else {},
             sparse_vectors_config={points.VECTOR: models.SparseVectorParams(modifier=models.Modifier.IDF)},
-            metadata={ABOUT: self._about()},
+            metadata={ABOUT: self.about()},
         )
 
-    def _about(self) -> Mapping[str, Any]:
+    def about(self) -> Mapping[str, Any]:
+        """Say by what the collection is made, as its metadata have it; the dimension is known once it is prepared."""
         model = self.embedder.model if self.embedder else ""
         return {"format": points.FORMAT, "model": model, "dimension": self.dimension}
 
     def _check(self, about: Mapping[str, Any] | None) -> None:
         """Refuse a collection whose vectors do not compare with ours, or whose points are not as ours are."""
-        if about == self._about():
+        if about == self.about():
             return
         if about is None or about.get("format") != points.FORMAT:
             reason = (
@@ -125,8 +137,8 @@ class Collection:
         else:
             reason = (
                 f"the collection {self.name!r} was made {_made_with(about)}, and this process is to work "
-                f"{_made_with(self._about())}; set EMBEDDING_MODEL as it was, or make the index anew with "
-                "`pipeline index rebuild`"
+                f"{_made_with(self.about())}; start it again with EMBEDDING_MODEL={about.get('model', '')}, or make the "
+                "index anew with `pipeline index rebuild`"
             )
         raise Halt(reason, code="index_refused")
 

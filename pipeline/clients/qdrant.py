@@ -17,13 +17,12 @@ from typing import Any, TextIO, TypeVar
 from qdrant_client import AsyncQdrantClient
 
 from pipeline.clients.passage_collection import Collection, Run
-from pipeline.clients.passage_entries import PassageEntries
-from pipeline.clients.passage_points import Embedder
-from pipeline.clients.passage_search import PassageFinder
-from pipeline.clients.passage_store import PassageKeeper
+from pipeline.clients.passage_live import LivePassages, Passages
 from pipeline.core import index_ports
 from pipeline.core.errors import ConfigurationError
 from pipeline.core.ports import Clock
+
+__all__ = ["LivePassages", "Passages", "open_passages"]
 
 T = TypeVar("T")
 Work = Coroutine[Any, Any, T]
@@ -32,28 +31,18 @@ TIMEOUT_SECONDS = 20
 """The longest request to a server."""
 
 
-class Passages(PassageFinder, PassageKeeper, PassageEntries):
-    """Fills both ports of the index on one collection, and tells what it holds."""
-
-    def __init__(self, place: Collection) -> None:
-        """Use a collection, made at the first call."""
-        bm25 = Embedder()
-        PassageFinder.__init__(self, place, bm25)
-        PassageKeeper.__init__(self, place, bm25)
-        PassageEntries.__init__(self, place)
-
-
 @asynccontextmanager
 async def open_passages(
     path: Path | None,
     url: str | None,
     api_key: str | None,
-    collection: str,
+    alias: str,
     clock: Clock,
     embedder: index_ports.Embedder | None = None,
-) -> AsyncIterator[Passages]:
+) -> AsyncIterator[LivePassages]:
     """Open the index at `url`, or else the embedded one in the folder `path`; `embedder` adds dense vectors.
 
+    `alias` names the live collection, and the names of all collections begin with it.
     Raises ConfigurationError that names QDRANT_URL where neither can be used; a server that is away is no error yet.
     """
     if url:
@@ -63,7 +52,7 @@ async def open_passages(
     else:
         raise ConfigurationError("no vector index: set QDRANT_URL, or PIPELINE_DATA for the embedded one")
     async with opened as (client, run):
-        index = Passages(Collection(client, collection, run, clock, embedder, indexed=bool(url)))
+        index = LivePassages(Collection(client, alias, run, clock, embedder, indexed=bool(url)))
         try:
             yield index
         finally:

@@ -43,7 +43,12 @@ class Server:
     def application(self) -> web.Application:
         """The routes that the product uses."""
         app = web.Application(middlewares=[self._note])
+        app.router.add_get("/aliases", self._aliases)
+        app.router.add_post("/collections/aliases", self._change_aliases)
+        app.router.add_get("/collections", self._names)
         app.router.add_get("/collections/{name}/exists", self._exists)
+        app.router.add_patch("/collections/{name}", self._update)
+        app.router.add_delete("/collections/{name}", self._drop)
         app.router.add_put("/collections/{name}", self._create)
         app.router.add_get("/collections/{name}", self._about)
         app.router.add_put("/collections/{name}/index", self._index)
@@ -64,7 +69,36 @@ class Server:
         if self.troubles:
             status, headers, body = self.troubles.pop(0)
             return web.Response(status=status, headers=headers, body=body)
-        return await handler(request)
+        try:
+            return await handler(request)
+        except ValueError as error:
+            if not str(error).startswith("Collection ") or "not found" not in str(error):
+                raise
+            return _error(404, f"Not found: Collection `{request.match_info.get('name')}` doesn't exist!")
+
+    async def _aliases(self, _: web.Request) -> web.Response:
+        return _ok(await self.engine.get_aliases())
+
+    async def _change_aliases(self, http: web.Request) -> web.Response:
+        """As the server does it (`update_aliases` of its table of contents): one action after the other, under a lock;
+        those before one that fails stay done, and a rename does not mind what the new name stood for."""
+        wanted = models.ChangeAliasesOperation.model_validate_json(await http.read())
+        for action in wanted.actions:
+            try:
+                await self.engine.update_collection_aliases([action])
+            except ValueError as error:
+                return _error(409 if "already exists" in str(error) else 404, str(error))
+        return _ok(result=True)
+
+    async def _names(self, _: web.Request) -> web.Response:
+        return _ok(await self.engine.get_collections())
+
+    async def _update(self, http: web.Request) -> web.Response:
+        wanted = models.UpdateCollection.model_validate_json(await http.read())
+        return _ok(await self.engine.update_collection(http.match_info["name"], metadata=wanted.metadata))
+
+    async def _drop(self, http: web.Request) -> web.Response:
+        return _ok(await self.engine.delete_collection(http.match_info["name"]))
 
     async def _exists(self, http: web.Request) -> web.Response:
         return _ok({"exists": await self.engine.collection_exists(http.match_info["name"])})
@@ -100,6 +134,7 @@ class Server:
             http.match_info["name"],
             wanted.ids,
             with_payload=True if wanted.with_payload is None else wanted.with_payload,
+            with_vectors=wanted.with_vector or False,
         )
         return _ok([one.model_dump(mode="json") for one in found])
 
@@ -144,6 +179,10 @@ class Server:
             offset=wanted.offset,
         )
         return _ok({"points": [one.model_dump(mode="json") for one in found], "next_page_offset": further})
+
+
+def _error(status: int, told: str) -> web.Response:
+    return web.json_response({"status": {"error": told}, "time": 0.0}, status=status)
 
 
 def _ok(result: BaseModel | object) -> web.Response:

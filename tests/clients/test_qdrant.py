@@ -19,7 +19,7 @@ import pytest
 from qdrant_client import AsyncQdrantClient, models
 
 from pipeline.clients import passage_points as points
-from pipeline.clients.qdrant import OneThread, Passages, open_passages
+from pipeline.clients.qdrant import LivePassages, OneThread, open_passages
 from pipeline.clients.qdrant_failures import outcome_for
 from pipeline.core.errors import ConfigurationError, Defer, Halt, Outcome, Retry
 from pipeline.core.index_ports import Search
@@ -34,14 +34,14 @@ NAME = "passages"
 
 
 @asynccontextmanager
-async def embedded(path: Path) -> AsyncIterator[Passages]:
+async def embedded(path: Path) -> AsyncIterator[LivePassages]:
     """Open the embedded index in a folder."""
     async with open_passages(path, None, None, NAME, time.time) as index:
         yield index
 
 
 @asynccontextmanager
-async def remote(server: Server, key: str | None = None) -> AsyncIterator[Passages]:
+async def remote(server: Server, key: str | None = None) -> AsyncIterator[LivePassages]:
     """Open the index at a server."""
     async with open_passages(None, server.url, key, NAME, time.time) as index:
         yield index
@@ -198,7 +198,7 @@ async def test_the_collection_is_made_once_with_its_indexes() -> None:
     made = [asked.body["field_name"] for asked in server.asked if asked.path.endswith("/index")]
     assert sorted(made) == sorted(points.INDEXES)
     assert {"tenant", "source", "document", "version", "chunk", "kind"} <= set(made)
-    assert [asked.path for asked in server.asked].count(f"/collections/{NAME}/exists") == 1
+    assert [asked.path for asked in server.asked].count(f"/collections/{NAME}-1/exists") == 1
     assert all(asked.headers["api-key"] == "a-key" for asked in server.asked)
 
 
@@ -212,20 +212,26 @@ async def test_the_tenant_is_part_of_the_query() -> None:
     ]
 
 
+NOTHING_YET = [
+    (200, {}, b'{"result": %s, "status": "ok", "time": 0}' % told)
+    for told in (b'{"aliases": []}', b'{"collections": []}', b'{"collections": []}', b'{"exists": false}')
+]
+"""What a server answers that has neither aliases nor collections."""
+
+
 async def test_two_processes_may_make_the_collection_at_once() -> None:
     """Who comes second is told that it exists, and goes on."""
     async with qdrant_server() as server, remote(server) as first, remote(server) as second:
-        server.troubles.append((200, {}, b'{"result": {"exists": false}, "status": "ok", "time": 0}'))
+        server.troubles += NOTHING_YET
         await first.replace(document(), chunks(OPENING))
-        server.troubles.append((200, {}, b'{"result": {"exists": false}, "status": "ok", "time": 0}'))
+        server.troubles += NOTHING_YET
         assert await second.search(Search("acme", "shop opens", 1, {}))
 
 
 async def test_a_collection_that_cannot_be_made_is_tried_again() -> None:
     """What goes wrong at the first call is that call's outcome, and the next one makes the collection."""
     async with qdrant_server() as server, remote(server) as index:
-        server.troubles.append((200, {}, b'{"result": {"exists": false}, "status": "ok", "time": 0}'))
-        server.troubles.append((500, {}, b""))
+        server.troubles += [*NOTHING_YET, (500, {}, b"")]
         with pytest.raises(Retry):
             await index.replace(document(), chunks(OPENING))
         assert not (await index.replace(document(), chunks(OPENING))).stale
@@ -291,7 +297,7 @@ async def test_a_foreign_point_is_an_error_of_the_index() -> None:
         point = models.PointStruct(
             id=1, vector={"bm25": models.SparseVector(indices=[7], values=[1.0])}, payload={"tenant": "acme"}
         )
-        await server.engine.upsert(NAME, [point])
+        await server.engine.upsert(f"{NAME}-1", [point])
         await server.engine.set_payload(NAME, {"text": None}, points=models.Filter())
         with pytest.raises(Retry, match="no passage"):
             await index.search(Search("acme", "shop opens", 5, {}))
