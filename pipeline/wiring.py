@@ -297,9 +297,10 @@ async def open_tail(
 
 @asynccontextmanager
 async def open_index(configured: Configured) -> AsyncIterator[Any]:
-    """Open the vector index as `clients.qdrant.Passages`, whose class takes 1.5 s to import."""
+    """Open the live collection as `clients.qdrant.Passages`, whose class takes 1.5 s to import."""
     async with AsyncExitStack() as stack:
-        yield await World(configured, catalog_of(configured), stack, 1, CLOCK).passages()
+        index = await World(configured, catalog_of(configured), stack, 1, CLOCK).passages()
+        yield await index.current()
 
 
 async def check_source(configured: Configured) -> None:

@@ -161,12 +161,14 @@ class KafkaConfig:
         protocol = _KIP_848 if self.group_protocol == "consumer" else _CLASSIC
         return self._with({"group.id": group, **_SHARED, **_CONSUMER, **protocol})
 
-    def reader(self, name: str) -> dict[str, Value]:
+    def reader(self, name: str, *, committed: bool = False) -> dict[str, Value]:
         """Return the properties of a client that reads without a group and commits nothing.
 
-        It sees acknowledged records behind an open transaction too. `name` is seen in the broker's log only.
+        It sees acknowledged records behind an open transaction too, unless it is to see what is `committed` only.
+        `name` is seen in the broker's log only.
         """
-        own: dict[str, Value] = {**_CLASSIC, "isolation.level": "read_uncommitted"}
+        isolation = "read_committed" if committed else "read_uncommitted"
+        own: dict[str, Value] = {**_CLASSIC, "isolation.level": isolation}
         return self._with({"group.id": name, **_SHARED, **_CONSUMER, **own})
 
     def producer(self) -> dict[str, Value]:

@@ -17,7 +17,7 @@ from functools import partial
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from pipeline.broker.client import new_client
-from pipeline.broker.config import KafkaConfig
+from pipeline.broker.config import KafkaConfig, Value
 from pipeline.broker.handover import Handover
 from pipeline.broker.reading import records_of
 from pipeline.broker.verdicts import broken, forbidden, meaning
@@ -47,12 +47,12 @@ class _Lookup:
 class KafkaReader:
     """Reads without a group. Made on the running loop; `open_reader` also closes it."""
 
-    def __init__(self, config: KafkaConfig, name: str) -> None:
+    def __init__(self, config: KafkaConfig, name: str, *, committed: bool = False) -> None:
         """Make the client, which connects in the background. `name` is for the log."""
         self._name = name
         self._log = logs.get(reader=name)
         self._handover: Handover[Then] = Handover(f"kafka reader {name}", self._back)
-        self._client = _client(config, name, self._event)
+        self._client = _client(config.reader(name, committed=committed), config, self._event)
         self._turn = asyncio.Lock()
         self._called = False
         self._wishes: dict[Partition, int | None] = {}
@@ -281,14 +281,14 @@ def _absent(partitions: Collection[Partition]) -> str:
     return f"{', '.join(topics)} or partitions of it do not exist yet" if topics else ""
 
 
-def _client(config: KafkaConfig, name: str, happened: Callable[[KafkaError], None]) -> Consumer:
-    return new_client(Consumer, config, {**config.reader(name), "error_cb": happened})
+def _client(properties: Mapping[str, Value], config: KafkaConfig, happened: Callable[[KafkaError], None]) -> Consumer:
+    return new_client(Consumer, config, {**properties, "error_cb": happened})
 
 
 @asynccontextmanager
-async def open_reader(config: KafkaConfig, name: str) -> AsyncIterator[KafkaReader]:
-    """A reader that is closed with the block."""
-    reader = KafkaReader(config, name)
+async def open_reader(config: KafkaConfig, name: str, *, committed: bool = False) -> AsyncIterator[KafkaReader]:
+    """A reader that is closed with the block; with `committed`, it sees and counts no more than a group does."""
+    reader = KafkaReader(config, name, committed=committed)
     try:
         yield reader
     finally:

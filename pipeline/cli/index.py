@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline import wiring
+from pipeline import rebuilding, wiring
 from pipeline.cli.session import ERR, MISUSED, OUT, configure, run, say
 from pipeline.core.index_ports import Search
 from pipeline.core.payloads import Passage
@@ -41,6 +41,13 @@ def status(as_json: AsJson = False) -> None:
     OUT.print(
         f"{told['chunks']} chunks, {told['marks']} marks, {told['points']} points; to be read: {lag}", highlight=False
     )
+    for one in told["collections"]:
+        made = f"{one['model']}, {one['dimension']} dimensions" if one["model"] else "words alone"
+        OUT.print(f"{one['state']}: {escape(one['name'])} ({escape(made)}), {one['points']} points", highlight=False)
+    if told["closing"]:
+        OUT.print(
+            "a rebuild is about to switch: writers wait for it; if none runs, see `pipeline index rebuild --help`"
+        )
 
 
 @index_app.command("search", epilog="Example: pipeline index search --tenant acme 'When does the shop open?'")
@@ -69,8 +76,11 @@ def search(
 
 
 async def _status(configured: Configured) -> Mapping[str, Any]:
-    async with wiring.open_index(configured) as index:
-        told = asdict(await index.status())
+    async with rebuilding.open_collections(configured) as collections:
+        index = await collections.live()
+        built = [asdict(one) for one in await collections.listed()]
+        told = asdict(await index.status()) | {"alias": collections.aliases.alias, "collections": built}
+        told["closing"] = bool(collections.aliases.seen.closing)
     if not configured.environment.get("KAFKA_BOOTSTRAP_SERVERS"):
         return {**told, "lag": None}
     async with wiring.open_desk(configured, say) as desk:

@@ -35,6 +35,7 @@ class Collection:
     """One collection on a client that somebody else closes; `run` is where the client's coroutines run.
 
     `embedder` makes the dense vectors, of `dimension` numbers each, which is known once the collection is prepared.
+    `notes` go into the metadata of one that is made.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Collection:
         self.embedder = embedder
         self.dimension = 0
         self.remote = indexed
+        self.notes: Mapping[str, Any] = {}
         self._makes = True
         self._ready = False
         self._preparing = asyncio.Lock()
@@ -117,7 +119,7 @@ class Collection:
             self.name,
             vectors_config={points.DENSE: dense} if self.embedder else {},
             sparse_vectors_config={points.VECTOR: models.SparseVectorParams(modifier=models.Modifier.IDF)},
-            metadata={ABOUT: self.about()},
+            metadata={ABOUT: self.about(), **self.notes},
         )
 
     def about(self) -> Mapping[str, Any]:
@@ -137,8 +139,8 @@ class Collection:
         else:
             reason = (
                 f"the collection {self.name!r} was made {_made_with(about)}, and this process is to work "
-                f"{_made_with(self.about())}; start it again with EMBEDDING_MODEL={about.get('model', '')}, or make the "
-                "index anew with `pipeline index rebuild`"
+                f"{_made_with(self.about())}; start it again with EMBEDDING_MODEL={about.get('model', '')}, or make "
+                "the index anew with `pipeline index rebuild`"
             )
         raise Halt(reason, code="index_refused")
 

@@ -9,7 +9,7 @@ Who asks at once shares a look: it costs one small request for each batch.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from pipeline.clients import passage_points as points
@@ -17,7 +17,6 @@ from pipeline.clients.passage_alias import Aliases, Live
 from pipeline.clients.passage_collection import Collection
 from pipeline.clients.passage_search import PassageFinder
 from pipeline.clients.passage_entries import PassageEntries
-from pipeline.clients.passage_status import Status
 from pipeline.clients.passage_store import PassageKeeper
 from pipeline.clients.qdrant_failures import translated
 from pipeline.core.errors import Defer, Halt
@@ -88,15 +87,6 @@ class LivePassages:
             if self._read is None or refused.code != "index_refused":
                 raise
         return self._read
-
-    async def status(self) -> Status:
-        """Count everything; see `PassageCensus`."""
-        return await (await self.current()).status()
-
-    async def keys(self, source: str) -> AsyncIterator[Key]:
-        """List the documents of a source; see `PassageCensus`."""
-        async for key in (await self.current()).keys(source):
-            yield key
 
     # ---- writing -----------------------------------------------------------------------------------------------------
     async def replace(self, document: Document, chunks: Sequence[Chunk]) -> Indexed:

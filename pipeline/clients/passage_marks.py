@@ -34,7 +34,7 @@ from pipeline.core.payloads import Document
 Age = tuple[int, int]
 """The version of a state and of its text; a later state of a document is greater."""
 Layout = tuple[tuple[int, str | None], ...]
-"""Of each chunk of a text how much of it repeats others, and the white space before the rest: it gives the body back."""
+"""Of each chunk how much of it repeats others, and the white space before the rest: by it they give the body back."""
 
 
 _spelt = json.JSONEncoder(sort_keys=True).encode  # `json.dumps` makes one for each call

@@ -245,6 +245,11 @@ def withheld_before(before_ms: int) -> models.Filter:
     return models.Filter(must=[_equals(KIND, OF_DOCUMENT), _before(WITHHELD_MS, before_ms)])
 
 
+def any_mark() -> models.Filter:
+    """Select the marks of documents and of sources."""
+    return models.Filter(should=[of_kind(OF_DOCUMENT), of_kind(OF_SOURCE)])
+
+
 def of_kind(kind: str, source: str | None = None) -> models.Filter:
     """Select all points of a kind, of one source or of all."""
     return models.Filter(must=[_equals(KIND, kind), *([] if source is None else [_equals(SOURCE, source)])])

@@ -51,33 +51,38 @@ class Attempt:
 
         Its payload is `Nothing` where a record of a foreign topic asks for nothing.
         """
-        record = item.record
-        if self.foreign is not None and (topic := self.foreign_topic(item)):
-            first = record if item.part.tier is None else original(record, _origin(record))
-            return self._receive(item, await self.foreign.decode(first, topic))
+        return self._receive(item, await self.payload(item.record, copy=item.part.tier is not None))
+
+    async def payload(self, record: Record, *, copy: bool) -> Payload:
+        """Decode a record of one of the plan's topics; `copy`: it stands on a tier. Raises Reject or Defer."""
+        if self.foreign is not None and (topic := self._foreign_topic(record, copy=copy)):
+            first = original(record, _origin(record)) if copy else record
+            return await self.foreign.decode(first, topic)
         if record.value is None:
             raise Reject("the record has a null value: there is nothing to handle", code="null_value")
-        stood = record.topic if item.part.tier is None else _original_topic(record)
+        stood = _original_topic(record) if copy else record.topic
         declared = self.plan.declared(record.topic, stood)
         try:
-            payload = await self.codec.decode(declared.noun, declared.payload, record.value)
+            return await self.codec.decode(declared.noun, declared.payload, record.value)
         except Reject as unfit:
             if not stood or stood in self.plan.sources:
                 raise
             told = f"{unfit.reason}; it first stood on {stood}, which {self.plan.stage.name} does not read now"
             raise Reject(told, code=unfit.code) from unfit.__cause__
-        return self._receive(item, payload)
 
     def foreign_topic(self, item: Item) -> str:
         """Name the foreign topic that the item's record first stood on; empty where it was one of ours.
 
         On a tier that may be one that is not read any more: its decoder knows best what that means.
         """
+        return self._foreign_topic(item.record, copy=item.part.tier is not None)
+
+    def _foreign_topic(self, record: Record, *, copy: bool) -> str:
         if self.foreign is None:
             return ""
-        if item.part.tier is None:
-            return item.record.topic if item.record.topic in self.plan.foreign else ""
-        topic = _original_topic(item.record)
+        if not copy:
+            return record.topic if record.topic in self.plan.foreign else ""
+        topic = _original_topic(record)
         return topic if topic in self.plan.foreign or topic not in self.plan.sources else ""
 
     def bare(self, item: Item) -> Event[Payload]:

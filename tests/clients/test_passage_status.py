@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.clients import passage_status
 from pipeline.clients.passage_status import SourceStatus, Status
-from pipeline.clients.qdrant import LivePassages, open_passages
+from pipeline.clients.qdrant import Passages, open_passages
 from tests.clients.qdrant_server import qdrant_server
 from tests.contracts.passage_index_contract import OPENING, RETURNS, chunks, document
 
@@ -19,13 +19,13 @@ pytestmark = pytest.mark.local
 
 
 @asynccontextmanager
-async def _opened(kind: str, folder: Path) -> AsyncIterator[LivePassages]:
+async def _opened(kind: str, folder: Path) -> AsyncIterator[Passages]:
     if kind == "embedded":
         async with open_passages(folder, None, None, "passages", time.time) as index:
-            yield index
+            yield await index.current()
     else:
         async with qdrant_server() as server, open_passages(None, server.url, None, "passages", time.time) as index:
-            yield index
+            yield await index.current()
 
 
 @pytest.mark.parametrize("kind", ["embedded", "remote"])

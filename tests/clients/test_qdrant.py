@@ -196,7 +196,7 @@ async def test_the_collection_is_made_once_with_its_indexes() -> None:
         await asyncio.gather(*(index.search(Search("acme", "shop", 1, {})) for _ in range(3)))
         await index.replace(document(), chunks(OPENING))
     made = [asked.body["field_name"] for asked in server.asked if asked.path.endswith("/index")]
-    assert sorted(made) == sorted(points.INDEXES)
+    assert set(made) == set(points.INDEXES)
     assert {"tenant", "source", "document", "version", "chunk", "kind"} <= set(made)
     assert [asked.path for asked in server.asked].count(f"/collections/{NAME}-1/exists") == 1
     assert all(asked.headers["api-key"] == "a-key" for asked in server.asked)
@@ -212,7 +212,7 @@ async def test_the_tenant_is_part_of_the_query() -> None:
     ]
 
 
-NOTHING_YET = [
+NOTHING_YET: list[tuple[int, dict[str, str], bytes]] = [
     (200, {}, b'{"result": %s, "status": "ok", "time": 0}' % told)
     for told in (b'{"aliases": []}', b'{"collections": []}', b'{"collections": []}', b'{"exists": false}')
 ]
