@@ -28,7 +28,7 @@ class Live:
     """What the aliases say: the live collection, None before there is any, and the aliases that are closing."""
 
     collection: str | None
-    closing: Sequence[str] = ()
+    closing: tuple[str, ...] = ()
 
 
 class Aliases:
@@ -92,7 +92,7 @@ class Aliases:
         found = await self.place.run(self.place.client.get_aliases())
         named = {one.alias_name: one.collection_name for one in found.aliases}
         pattern = re.compile(rf"{re.escape(self.alias)}-closing-{_OWNER}")
-        return Live(named.get(self.alias), sorted(name for name in named if pattern.fullmatch(name)))
+        return Live(named.get(self.alias), tuple(sorted(name for name in named if pattern.fullmatch(name))))
 
     async def _make(self) -> None:
         await self._free()

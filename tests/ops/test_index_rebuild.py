@@ -17,7 +17,7 @@ CHANGES = 8
 
 
 async def _play(world: World, deaths: tuple[int, int]) -> None:
-    """Let a source go on while two workers write, two readers search, and the index is rebuilt."""
+    """Let a source go on while two workers write, a reader searches, and the index is rebuilt."""
     random, truth = world.random, world.truth
     letting = asyncio.create_task(world.steps.let())
     begin = handled(live_on(Client(world.steps), world.before))
@@ -27,7 +27,7 @@ async def _play(world: World, deaths: tuple[int, int]) -> None:
     first = random.randint(0, len(truth.changes))  # what is before it the topic has no more
     taken = list[int]()
     tasks = [asyncio.create_task(world.worker(taken, deaths[0])), asyncio.create_task(world.worker(taken, 0))]
-    readers = [asyncio.create_task(world.reader()) for _ in range(2)]
+    tasks.append(asyncio.create_task(world.reader()))
     rebuild = asyncio.create_task(world.rebuild(deaths[1], first))
     for _ in range(CHANGES):
         await asyncio.sleep(random.random() * 0.3)
@@ -35,11 +35,11 @@ async def _play(world: World, deaths: tuple[int, int]) -> None:
         taken.append(len(truth.changes) - 1)
     await rebuild
     world.done = True
-    await asyncio.gather(*tasks, *readers)
+    await asyncio.gather(*tasks)
     letting.cancel()
 
 
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(seed=st.integers(0, 2**32), deaths=st.tuples(st.integers(0, 2), st.integers(0, 3)), other=st.booleans())
 async def test_nothing_is_missing_and_no_search_is_empty_or_mixed(
     seed: int, deaths: tuple[int, int], other: bool
