@@ -39,26 +39,24 @@ class Aliases:
         self.place = place
         self.alias = place.name
         self.seen = Live(None)
-        self._looking = asyncio.Lock()
         self._making = asyncio.Lock()
-        self._begun = self._ended = 0
-        self._failure: Exception | None = None
+        self._next: asyncio.Task[Live] | None = None
+        self._last: asyncio.Task[Live] | None = None
 
     async def look(self) -> Live:
-        """Return a look that was begun after the call of this; who calls at once shares one, also one that failed."""
-        number = self._begun + 1
-        async with self._looking:
-            if self._ended < number:
-                self._begun += 1
-                self._failure = None
-                try:
-                    self.seen = await self._look()
-                except Exception as error:  # whatever the client raises, everybody who waits is told
-                    self._failure = error
-                self._ended = self._begun
-            if self._failure is not None:
-                raise self._failure
-            return self.seen
+        """Return a look that was begun after the call of this; who calls at once shares one, also one that failed.
+
+        All of them go on at the same moment, so that what was one batch of writes is one batch again.
+        """
+        if self._next is None or self._next.done():
+            self._next = asyncio.create_task(self._look_after(self._last))
+            self._next.add_done_callback(_heard)
+        return await asyncio.shield(self._next)
+
+    async def drain(self) -> None:
+        """Wait for the looks under way."""
+        if under_way := {look for look in (self._next, self._last) if look and not look.done()}:
+            await asyncio.wait(under_way)
 
     async def first(self) -> Live:
         """Make the first collection and the alias, where there is neither; several processes may do so at once.
@@ -87,6 +85,14 @@ class Aliases:
     def closing_of(self, owner: str) -> str:
         """Name the closing alias of who rebuilds; `owner` is twelve hexadecimal digits."""
         return f"{self.alias}-closing-{owner}"
+
+    async def _look_after(self, last: asyncio.Task[Live] | None) -> Live:
+        """Look, once the look before is done; from the moment it begins, who calls waits for the next."""
+        if last and not last.done():
+            await asyncio.wait({last})
+        self._last, self._next = self._next, None
+        self.seen = await self._look()
+        return self.seen
 
     async def _look(self) -> Live:
         found = await self.place.run(self.place.client.get_aliases())
@@ -126,6 +132,12 @@ class Aliases:
     async def _names(self) -> list[str]:
         found = await self.place.run(self.place.client.get_collections())
         return [one.name for one in found.collections]
+
+
+def _heard(look: asyncio.Task[Live]) -> None:
+    """Take note of a failure that those who wait are told of, if there are any left."""
+    if not look.cancelled():
+        look.exception()
 
 
 def renamed(old: str, new: str) -> models.AliasOperations:

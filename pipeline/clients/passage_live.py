@@ -111,6 +111,7 @@ class LivePassages:
 
     async def drain(self) -> None:
         """Wait for the requests under way; to be called before the client is closed."""
+        await self.aliases.drain()
         for index in self._opened.values():
             await index.drain()
 

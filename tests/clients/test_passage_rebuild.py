@@ -228,7 +228,7 @@ async def test_documents_are_told_with_the_ages_of_their_title_and_text(kind: st
                 await index.remove(document(8, name="taken over", deleted=True))
         assert told[ME]["whole"] == [(3, "Hours", body, False, False)]
         assert told[ME]["titled"] == [(4, "New", body, False, False), (6, "New", "", True, False)]
-        assert told[ME]["gone"] == [(7, "Hours", body, False, False), (7, "", "", False, True)]
+        assert told[ME]["gone"] == [(7, "", body, False, False), (7, "", "", False, True)]
         assert told[ME][""] == [(9, "", "", False, False)]
         assert {name: told[OTHER][name] for name in ("whole", "titled", "")} == {
             name: told[ME][name] for name in ("whole", "titled", "")
