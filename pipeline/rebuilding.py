@@ -42,7 +42,7 @@ async def open_rebuild(configured: Configured, say: Say, progress: Progress) -> 
         handler = await world.handler(stage)
         admin = await stack.enter_async_context(wiring.opened_admin(configured, say))
         registry = await stack.enter_async_context(wiring.opened_registry(configured))
-        decoder = ChangeDecoder(tables, registry) if tables else None
+        decoder = ChangeDecoder(tables, registry, await world.rereads()) if tables else None
         bound = plan(stage, configured.settings.topic_prefix, decoder.topics if decoder else ())
         target = await _target(world)
         store = CountedStore(await target.begin(say), tally)

@@ -15,8 +15,8 @@ from typing import TypeVar
 from pipeline.clients import passage_points as points
 from pipeline.clients.passage_alias import Aliases, Live
 from pipeline.clients.passage_collection import Collection
-from pipeline.clients.passage_search import PassageFinder
 from pipeline.clients.passage_entries import PassageEntries
+from pipeline.clients.passage_search import PassageFinder
 from pipeline.clients.passage_store import PassageKeeper
 from pipeline.clients.qdrant_failures import translated
 from pipeline.core.errors import Defer, Halt

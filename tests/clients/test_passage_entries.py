@@ -22,10 +22,10 @@ pytestmark = [pytest.mark.local, pytest.mark.parametrize("kind", ["embedded", "r
 async def _opened(kind: str, folder: Path) -> AsyncIterator[Passages]:
     if kind == "embedded":
         async with open_passages(folder, None, None, "passages", time.time) as index:
-            yield index
+            yield await index.current()
     else:
         async with qdrant_server() as server, open_passages(None, server.url, None, "passages", time.time) as index:
-            yield index
+            yield await index.current()
 
 
 async def test_what_is_held_of_documents_is_read(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from pipeline.core.payloads import Document
 from pipeline.core.record import Partition, Record
 from pipeline.core.stage import Context
 from pipeline.devkit.clock import wall
+from pipeline.devkit.fakes import FakeRereads
 from pipeline.ops.index_apply import CountedStore, Tally, lanes
 from pipeline.ops.index_rebuild import IndexRebuild, Report, Stream
 from pipeline.stages.chunking import chunk
@@ -92,7 +93,7 @@ def live_on(client: Any, model: str = "") -> LivePassages:
 
 def handled(store: PassageStore) -> Callable[[Document], Awaitable[None]]:
     """Return what applies a document by the stage's handler."""
-    handler = Index(store)
+    handler = Index(store, FakeRereads())
 
     async def apply(document: Document) -> None:
         event = receive(Record("", 0, 0, None, None), document, open_topic=True, copy=False, now=wall())
