@@ -102,6 +102,7 @@ class Aliases:
 
     async def _make(self) -> None:
         await self._free()
+        await self.place.measure()  # once for all collections
         first, second = self.name_of(1), self.name_of(2)
         await self.place.named(first, makes=True).prepare()
         # Before there is an alias there is no second collection, and once it is gone, so is the first: so a process

@@ -165,15 +165,16 @@ class LivePassages:
             if name in self._refused:
                 raise self._refused[name]
             if name not in self._opened:
-                opened = Passages(self.aliases.place.named(name), self._bm25)
+                place = self.aliases.place
                 try:
-                    with translated(self.aliases.place.clock):
+                    with translated(place.clock):
+                        await place.measure()
+                        opened = Passages(place.named(name), self._bm25)
                         await opened.place.prepare()
                 except Halt as refused:
                     if refused.code == "index_refused":
                         self._refuse(name, refused)
                     raise
-                self.aliases.place.dimension = opened.place.dimension
                 self._opened[name] = opened
             return self._opened[name]
 
