@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import main  # noqa: F401  # the verbs register themselves
 from pipeline.cli.app import app
+from pipeline.clients.passage_rebuild import Rebuild
 from pipeline.clients.qdrant import open_passages
 from pipeline.core.index_ports import Chunk
 from pipeline.core.payloads import Document
@@ -85,3 +86,45 @@ def test_filters_narrow_a_search(filled: CliRunner) -> None:
     wrong = filled.invoke(app, [*search, "language"])
     assert wrong.exit_code == 2
     assert "NAME=VALUE" in wrong.stderr
+
+
+def test_status_names_the_collections(filled: CliRunner) -> None:
+    """The live one and all others, by what they were made, and how many points they have."""
+    told = json.loads(filled.invoke(app, ["index", "status", "--json"]).stdout)
+    assert (told["alias"], told["closing"]) == ("pipeline-passages", False)
+    assert told["collections"] == [
+        {"name": "pipeline-passages-1", "state": "live", "model": "", "dimension": 0, "points": 6}
+    ]
+    assert "live: pipeline-passages-1 (words alone), 6 points" in filled.invoke(app, ["index", "status"]).stdout
+
+
+def test_what_a_rebuild_left_is_aborted_or_dropped(filled: CliRunner, tmp_path: Path) -> None:
+    """--abort deletes what was being made, --drop what is no longer needed, after a question; never the live one."""
+
+    async def begin(*, switch: bool) -> None:
+        async with open_passages(tmp_path / "qdrant", None, None, "pipeline-passages", time.time) as index:
+            rebuild = Rebuild(index.aliases, "0123456789ab")
+            await rebuild.begin(lambda _: None)
+            await rebuild.close()
+            if switch:
+                await rebuild.switch()
+
+    asyncio.run(begin(switch=False))
+    assert "writers wait" in " ".join(filled.invoke(app, ["index", "status"]).stdout.split())
+    assert json.loads(filled.invoke(app, ["index", "rebuild", "--abort", "--json"]).stdout) == {
+        "aborted": ["pipeline-passages-2"]
+    }
+    asyncio.run(begin(switch=True))
+    refused = filled.invoke(app, ["index", "rebuild", "--drop"], input="n\n")
+    assert "Delete pipeline-passages-1?" in refused.stderr
+    assert refused.exit_code != 0
+    dropped = filled.invoke(app, ["index", "rebuild", "--drop", "--yes"])
+    assert "deleted: pipeline-passages-1" in dropped.stdout
+    assert "deleted: nothing" in filled.invoke(app, ["index", "rebuild", "--drop"]).stdout
+    told = json.loads(filled.invoke(app, ["index", "status", "--json"]).stdout)
+    assert [one["name"] for one in told["collections"]] == ["pipeline-passages-2"]
+
+
+def test_two_wishes_at_once_are_refused(filled: CliRunner) -> None:
+    """--drop and --abort are two things."""
+    assert filled.invoke(app, ["index", "rebuild", "--drop", "--abort"]).exit_code == 2
