@@ -55,3 +55,21 @@ async def test_nothing_is_missing_and_no_search_is_empty_or_mixed(
     aliases = {one.alias_name: one.collection_name for one in (await world.steps.inner.get_aliases()).aliases}
     assert set(aliases) == {ALIAS}
     assert world.searches
+
+
+async def test_what_only_the_topics_have_is_read_from_them() -> None:
+    """While the stage stands still, the new collection comes to the end of the topics, ahead of the old one; what the
+    topics no longer have comes from the old one."""
+    world = World(Random(1), "letters", "letters")
+    letting = asyncio.create_task(world.steps.let())
+    begin = handled(live_on(Client(world.steps), world.before))
+    for name in (TICKER, "a", "b", "c"):
+        world.truth.go_on(name)
+        await world.settle(begin, len(world.truth.changes) - 1)
+    for name in (TICKER, "a", "d"):
+        world.truth.go_on(name)
+    await world.rebuild(0, first=4)
+    letting.cancel()
+    assert world.report is not None
+    assert (world.report.copied, world.report.records) == (4, 3)
+    assert await found_in(world.steps.inner) == world.truth.expected()
