@@ -31,7 +31,7 @@ class Auditor:
 
     tables: Tables
     database: SourceDatabase
-    index: Any
+    live: Any
     only: Sequence[str]
 
     async def run(self, options: Options, progress: Progress) -> Sequence[Findings]:
@@ -44,20 +44,21 @@ class Auditor:
             raise ConfigurationError(
                 "SOURCE_DATABASE_URL is that of a standby, which may be behind the index: --fix needs the primary one"
             )
-        wanted = await self._wanted()
+        index = await self.live.current()
+        wanted = self._wanted(await index.sources())
         for one in wanted:
             if one.rows:
                 await one.rows.prepare()
-        return await audit(wanted, AuditPorts(self.index, self.index, cut, asyncio.sleep, progress), options)
+        return await audit(wanted, AuditPorts(index, self.live, cut, asyncio.sleep, progress), options)
 
-    async def _wanted(self) -> Sequence[Audited]:
+    def _wanted(self, held: Sequence[str]) -> Sequence[Audited]:
         found = [
             Audited(table.source, self._rows(topic, table), table.version.column is not None)
             for topic, table in self.tables.tables.items()
             if not self.only or topic in self.only or table.source in self.only
         ]
         mapped = {table.source for table in self.tables.tables.values()}
-        others = [source for source in await self.index.sources() if source not in mapped]
+        others = [source for source in held if source not in mapped]
         found += [Audited(source) for source in others if not self.only or source in self.only]
         known = {*self.tables.tables, *mapped, *others}
         unknown = next((name for name in self.only if name not in known), None)
@@ -89,8 +90,8 @@ async def open_auditor(configured: Configured, only: Sequence[str]) -> AsyncIter
     tables = load_tables(path)
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_source(url, CLOCK))
-        index = await stack.enter_async_context(open_index(configured))
-        yield Auditor(tables, database, index, only)
+        live = await stack.enter_async_context(open_index(configured))
+        yield Auditor(tables, database, live, only)
 
 
 class Watch:

@@ -297,10 +297,9 @@ async def open_tail(
 
 @asynccontextmanager
 async def open_index(configured: Configured) -> AsyncIterator[Any]:
-    """Open the live collection as `clients.qdrant.Passages`, whose class takes 1.5 s to import."""
+    """Open the index as `clients.qdrant.LivePassages`, whose class takes 1.5 s to import."""
     async with AsyncExitStack() as stack:
-        index = await World(configured, catalog_of(configured), stack, 1, CLOCK).passages()
-        yield await index.current()
+        yield await World(configured, catalog_of(configured), stack, 1, CLOCK).passages()
 
 
 async def check_source(configured: Configured) -> None:

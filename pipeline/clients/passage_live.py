@@ -54,10 +54,10 @@ class LivePassages:
     only no longer brought up to date. A writer raises Halt there.
     """
 
-    def __init__(self, place: Collection) -> None:
+    def __init__(self, place: Collection, bm25: points.Embedder | None = None) -> None:
         """Use the alias that is the name of `place`."""
         self.aliases = Aliases(place)
-        self._bm25 = points.Embedder()
+        self._bm25 = bm25 or points.Embedder()
         self._opened: dict[str, Passages] = {}
         self._refused: dict[str, Halt] = {}
         self._read: Passages | None = None

@@ -12,7 +12,7 @@ from typing import Any
 
 import asyncpg
 
-from pipeline.clients.qdrant import Passages
+from pipeline.clients.passage_live import LivePassages
 from pipeline.core.event import Event
 from pipeline.core.index_ports import Search
 from pipeline.core.payloads import Document
@@ -52,7 +52,7 @@ class Times:
 class Watch:
     """Asks the index, after each event that was handled, for the word that the text begins with."""
 
-    index: Passages
+    index: LivePassages
     times: dict[str, Times] = field(default_factory=dict)
 
     def around(self, handler: DocumentHandler) -> DocumentHandler:
@@ -97,7 +97,7 @@ async def searchable(stand: Stand) -> list[Figure]:
 async def _edited(stand: Stand, site: Site) -> list[list[Times]]:
     count = 10 if stand.lab.quick else EDITS
     async with opened_index(stand.lab.path("index")) as index:
-        bodies, passages = _bodies(), Passages(index.collection)
+        bodies, passages = _bodies(), index.live()
         watch = Watch(passages)
         connection = await asyncpg.connect(site.source.address())
         try:

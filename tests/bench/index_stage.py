@@ -21,8 +21,8 @@ from pipeline.broker.kafka_consumer import open_consumer
 from pipeline.broker.kafka_producer import open_producer
 from pipeline.clients.measured_store import MeasuredStore
 from pipeline.clients.passage_collection import Collection
+from pipeline.clients.passage_live import LivePassages
 from pipeline.clients.passage_points import Embedder
-from pipeline.clients.passage_store import PassageKeeper
 from pipeline.clients.qdrant import OneThread
 from pipeline.core.payloads import Document
 from pipeline.core.stage import Handler
@@ -41,7 +41,7 @@ from tests.bench.lab import Stand
 from tests.bench.worker import DRAIN_SECONDS, reasons
 from tests.system.site import TABLES
 
-COLLECTION = "passages"
+COLLECTION, LIVE = "passages", "live"
 TENANT = "acme"
 PARTITIONS = 3
 
@@ -78,11 +78,18 @@ class Remembering(Embedder):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An embedded index, the client that it is written with, and where that runs."""
+    """An embedded index, the client that it is written with, and where that runs.
+
+    `collection` is for bare writes; `live` is the index as stages open it.
+    """
 
     client: Noting
     collection: Collection
     run: OneThread
+
+    def live(self, bm25: Embedder | None = None) -> LivePassages:
+        """Open the index as stages do, in a collection of its own."""
+        return LivePassages(Collection(self.client, LIVE, self.run, wiring.CLOCK, indexed=False), bm25)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +141,7 @@ async def _open(folder: Path) -> Noting:
 
 @asynccontextmanager
 async def index_stage(
-    stand: Stand, topic: str, index: PassageKeeper, watched: Callable[[DocumentHandler], DocumentHandler]
+    stand: Stand, topic: str, index: LivePassages, watched: Callable[[DocumentHandler], DocumentHandler]
 ) -> AsyncIterator[Running]:
     """Run the index stage on `topic`, built as `wiring` builds it; `watched` sets a watch around its handler."""
     configured = load(Environment({"KAFKA_BOOTSTRAP_SERVERS": stand.servers}), wiring.STAGES)

@@ -16,7 +16,6 @@ from typing import Any
 from uuid import uuid4
 
 from pipeline.clients.passage_points import Embedder
-from pipeline.clients.passage_store import PassageKeeper
 from pipeline.core.event import Event
 from pipeline.core.payloads import Document
 from pipeline.core.stage import Context
@@ -109,11 +108,12 @@ async def taken_in(stand: Stand) -> list[Figure]:
 async def _ours(stand: Stand, topic: str, count: int, bm25: Embedder) -> tuple[Pace, Batches]:
     stretch = Stretch(count)
     with _folder(stand) as folder:
-        async with opened_index(folder) as index:
-            keeper = PassageKeeper(index.collection, bm25)
-            async with index_stage(stand, topic, keeper, stretch.around) as stage:
-                await stage.until(stretch.handled, count)
-                return stretch.pace(), index.client.batches
+        async with (
+            opened_index(folder) as index,
+            index_stage(stand, topic, index.live(bm25), stretch.around) as stage,
+        ):
+            await stage.until(stretch.handled, count)
+            return stretch.pace(), index.client.batches
 
 
 async def _bare(stand: Stand, batches: Batches, count: int) -> tuple[Pace, Batches]:

@@ -25,7 +25,7 @@ from pipeline.devkit.postgres import Postgres, PostgresConfig, postgres
 from pipeline.devkit.postgres_programs import PostgresMissing
 from tests.system.command import plain_environment, start
 
-pytestmark = [pytest.mark.system, pytest.mark.soak]
+pytestmark = [pytest.mark.system]
 
 TABLES = """
 tables:

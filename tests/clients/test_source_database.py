@@ -43,7 +43,6 @@ BY_ID = "SELECT tenant, price, body FROM notes WHERE id = $1::text::bigint"
 
 
 @pytest.mark.system
-@pytest.mark.soak
 async def test_a_real_database_answers(tmp_path: Path) -> None:
     """A row by its id, as the connector tells it; the columns of a query; what it refuses, and that it never writes.
 

@@ -23,7 +23,7 @@ from pipeline.devkit.postgres import Postgres, PostgresConfig, postgres
 from pipeline.devkit.postgres_programs import PostgresMissing
 from pipeline.wire.debezium_rows import DebeziumRows
 
-pytestmark = [pytest.mark.system, pytest.mark.soak]
+pytestmark = [pytest.mark.system]
 
 SCHEMA = """
 CREATE SCHEMA "Odd ""Shop";

@@ -103,13 +103,13 @@ async def _audited(place: Site, shelves: Shelves) -> None:
     assert told.stdout.splitlines()[-1] == "no differences"
     lost, altered, torn = sorted(shelves.rows)[:3]
     async with auditing.open_auditor(place.configured, []) as auditor:
-        hurt = _Hurt(auditor.index)
+        hurt = _Hurt(await auditor.live.current())
         await hurt.remove(points.mark_id("documents", lost), points.point_id("documents", lost, 0))
         await hurt.alter(points.point_id("documents", altered, 0), text="Not what the row says.")
         await hurt.remove(points.point_id("documents", torn, 0))
         # Above what the truncation has closed.
         orphan = Document(source="documents", id="orphan", tenant="acme", title="", body="", version=10**12)
-        await auditor.index.replace(orphan, [Chunk(0, "Left.")])
+        await auditor.live.replace(orphan, [Chunk(0, "Left.")])
         named = {lost: "missing", altered: "torn", torn: "torn", "orphan": "orphaned"}
         for options, expected in ((Options(), named), (Options(fix=True), named), (Options(), {})):
             (found,) = await auditor.run(replace(options, settle=0.2), lambda *_: None)
