@@ -12,10 +12,11 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]  # it has no types
 
@@ -162,6 +163,15 @@ def _stacks(loop: asyncio.AbstractEventLoop) -> str:
     for task in asyncio.all_tasks(loop):
         task.print_stack(file=text)
     return text.getvalue()
+
+
+# ------------------------------------------------------------------------------------------------ logs
+@pytest.fixture(autouse=True)
+def _logs_of_its_own() -> Iterator[None]:
+    """Undo what a test has set up for its logs: a command's may go to a captured stream, which is closed after it."""
+    yield
+    if structlog.is_configured():
+        structlog.reset_defaults()
 
 
 # ------------------------------------------------------------------------------------------------ unseen errors

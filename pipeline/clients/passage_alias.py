@@ -18,6 +18,7 @@ from qdrant_client import models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
 from pipeline.clients.passage_collection import Collection
+from pipeline.clients.shared import Shared
 from pipeline.core.errors import Halt
 
 _OWNER = r"[0-9a-f]{12}"
@@ -40,23 +41,15 @@ class Aliases:
         self.alias = place.name
         self.seen = Live(None)
         self._making = asyncio.Lock()
-        self._next: asyncio.Task[Live] | None = None
-        self._last: asyncio.Task[Live] | None = None
+        self._looks = Shared(self._look)
 
     async def look(self) -> Live:
-        """Return a look that was begun after the call of this; who calls at once shares one, also one that failed.
-
-        All of them go on at the same moment, so that what was one batch of writes is one batch again.
-        """
-        if self._next is None or self._next.done():
-            self._next = asyncio.create_task(self._look_after(self._last))
-            self._next.add_done_callback(_heard)
-        return await asyncio.shield(self._next)
+        """Return a look that was begun after the call of this; who calls at once shares one, also one that failed."""
+        return await self._looks.answer()
 
     async def drain(self) -> None:
         """Wait for the looks under way."""
-        if under_way := {look for look in (self._next, self._last) if look and not look.done()}:
-            await asyncio.wait(under_way)
+        await self._looks.drain()
 
     async def first(self) -> Live:
         """Make the first collection and the alias, where there is neither; several processes may do so at once.
@@ -86,19 +79,12 @@ class Aliases:
         """Name the closing alias of who rebuilds; `owner` is twelve hexadecimal digits."""
         return f"{self.alias}-closing-{owner}"
 
-    async def _look_after(self, last: asyncio.Task[Live] | None) -> Live:
-        """Look, once the look before is done; from the moment it begins, who calls waits for the next."""
-        if last and not last.done():
-            await asyncio.wait({last})
-        self._last, self._next = self._next, None
-        self.seen = await self._look()
-        return self.seen
-
     async def _look(self) -> Live:
         found = await self.place.run(self.place.client.get_aliases())
         named = {one.alias_name: one.collection_name for one in found.aliases}
         pattern = re.compile(rf"{re.escape(self.alias)}-closing-{_OWNER}")
-        return Live(named.get(self.alias), tuple(sorted(name for name in named if pattern.fullmatch(name))))
+        self.seen = Live(named.get(self.alias), tuple(sorted(name for name in named if pattern.fullmatch(name))))
+        return self.seen
 
     async def _make(self) -> None:
         await self._free()
@@ -133,12 +119,6 @@ class Aliases:
     async def _names(self) -> list[str]:
         found = await self.place.run(self.place.client.get_collections())
         return [one.name for one in found.collections]
-
-
-def _heard(look: asyncio.Task[Live]) -> None:
-    """Take note of a failure that those who wait are told of, if there are any left."""
-    if not look.cancelled():
-        look.exception()
 
 
 def renamed(old: str, new: str) -> models.AliasOperations:

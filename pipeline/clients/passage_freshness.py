@@ -15,14 +15,14 @@ reads, as then, is taken for one that has not passed.
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol
 
 from pipeline.clients.redact import redact
-from pipeline.core.errors import Defer, Fail, Outcome
+from pipeline.clients.shared import Shared
+from pipeline.core.errors import Defer, Fail
 from pipeline.core.ports import Clock
 from pipeline.core.record import Partition
 
@@ -32,7 +32,6 @@ AWAY_SECONDS = 5.0
 """How long a question is deferred that the broker did not answer."""
 
 Offsets = Mapping[Partition, int]
-T = TypeVar("T")
 
 
 class Places(Protocol):
@@ -78,35 +77,6 @@ class Foreign:
 
     topics: Mapping[str, str] = field(default_factory=dict)
     passed: Callable[[], Awaitable[int]] | None = None
-
-
-class Shared(Generic[T]):
-    """A question that many ask at once: each gets an answer that was begun after it asked, or how that failed.
-
-    So whoever asks waits for two answers at most, however many ask of somebody who does not answer.
-    """
-
-    def __init__(self, ask: Callable[[], Awaitable[T]]) -> None:
-        """Nothing is asked yet."""
-        self._ask = ask
-        self._asking = asyncio.Lock()
-        self._begun = self._ended = 0
-        self._answer: T | Outcome
-
-    async def answer(self) -> T:
-        """Get the answer. Raises the Outcome that the question ends with."""
-        number = self._begun + 1
-        async with self._asking:
-            if self._ended < number:
-                self._begun += 1
-                try:
-                    self._answer = await self._ask()
-                except Outcome as outcome:
-                    self._answer = outcome
-                self._ended = self._begun
-            if isinstance(self._answer, Outcome):
-                raise self._answer.with_traceback(None)
-            return self._answer
 
 
 class SettledFreshness:
