@@ -100,7 +100,7 @@ def _tell(findings: Sequence[Findings], *, as_json: bool) -> None:
         return
     table = Table("source", "rows", "documents", *KINDS, "mended")
     for one in findings:
-        rows = str(one.rows) if one.mapped else "no table"
+        rows = str(one.rows) if one.mapped else "-"
         kinds = (str(one.kinds[kind]) for kind in KINDS)
         table.add_row(escape(one.source), rows, str(one.documents), *kinds, str(one.fixed))
     OUT.print(table)
@@ -119,7 +119,10 @@ def _remarks(one: Findings) -> list[str]:
         (one.unknown, "rows could not be compared: it is not known what their changes tell"),
         (one.moving, "documents changed whenever they were looked at"),
     )
-    return [f"{one.source}: {number} {what}" for number, what in told if number]
+    lines = [f"{one.source}: {number} {what}" for number, what in told if number]
+    if one.mapped:
+        return lines
+    return [f"{one.source}: no table is mapped to it, so its points are only held against each other", *lines]
 
 
 def _line(one: Difference) -> str:

@@ -95,7 +95,7 @@ def test_differences_are_named_and_the_code_is_1(filled: Path) -> None:
     assert told.exit_code == 1, told.output
     assert "missing notes/[new]: the index has nothing of it" in told.stdout
     assert "orphaned notes/gone: the table has no such row" in told.stdout
-    assert "no table" in told.stdout
+    assert "handbook: no table is mapped to it" in told.stdout
     assert told.stdout.rstrip().endswith("2 differences")
     assert told.stderr == ""
     assert invoke("--show", "0").stdout.count("notes/") == 0

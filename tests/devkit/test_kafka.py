@@ -213,6 +213,7 @@ async def test_kafka_knows_every_property_that_we_set(own_kafka: EmbeddedKafkaCo
         assert {name: effective[name].value for name in ours if name in effective} == ours
 
 
+@pytest.mark.soak
 @pytest.mark.kafka
 @pytest.mark.within(180)
 async def test_a_real_broker_starts_from_the_archive_that_was_made_of_one(own_kafka: EmbeddedKafkaConfig) -> None:

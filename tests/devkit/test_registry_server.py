@@ -124,6 +124,7 @@ def ask(url: str, body: object = None) -> object:
         return json.load(answer)
 
 
+@pytest.mark.soak
 @pytest.mark.within(180)
 async def test_a_real_registry_keeps_its_schemas_and_ids_over_a_kill(tmp_path: Path) -> None:
     """Durable: killed and started again at the same address it knows the id; it listens on the loopback address only,

@@ -15,7 +15,7 @@ from pipeline.devkit.kafka import Broker
 from pipeline.devkit.postgres_programs import PostgresMissing
 from tests.system.cdc_site import PLACEHOLDER, Change, Site, cdc_site
 
-pytestmark = [pytest.mark.system, pytest.mark.kafka]
+pytestmark = [pytest.mark.system, pytest.mark.kafka, pytest.mark.soak]
 
 SECONDS = 150.0
 

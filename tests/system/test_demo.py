@@ -65,6 +65,7 @@ def test_the_demo_answers_everything_and_leaves_nothing_running(folder: Path) ->
         _gone(folder)
 
 
+@pytest.mark.soak
 def test_the_demo_in_processes_survives_kill_9_of_each_of_them(folder: Path) -> None:
     """Each stage's process and the broker die by kill -9 during the demo; it restarts them and ends with exit 0."""
     running = start("demo", "--processes", folder=folder)

@@ -176,6 +176,7 @@ async def test_the_index_is_made_anew_under_load_and_over_a_kill(kafka: Broker, 
         assert all(stage.process.running for stage in shop.place.stages.values())
 
 
+@pytest.mark.soak
 @pytest.mark.within(240)
 async def test_the_index_is_made_anew_by_another_model(kafka: Broker, tmp_path: Path) -> None:
     """Searches go on in the old collection, and writing stops with a sentence; both are started with the new model, and

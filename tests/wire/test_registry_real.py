@@ -296,6 +296,7 @@ async def stranger(server: RegistryServer, noun: str, value: bytes) -> str:
     return caught.value.code
 
 
+@pytest.mark.soak
 @pytest.mark.within(180)
 async def test_a_registry_that_stands_still_dies_and_forgets(tmp_path: Path) -> None:
     """Known schemas go on through all of it; nothing new is believed until the registry is again what it was."""
