@@ -15,25 +15,11 @@ from qdrant_client import models
 
 from pipeline.clients import passage_points as points
 from pipeline.clients.passage_marks import Mark, content_of, digest, hash_of
-from pipeline.clients.passage_status import MOST_SOURCES, PAGE, PassageCensus
+from pipeline.clients.passage_status import MOST_SOURCES, PassageCensus, Stored
 from pipeline.clients.qdrant_failures import translated
 from pipeline.core.audit_ports import IndexEntry
 
 _ORDER = models.WriteOrdering.STRONG
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """One point as it was read."""
-
-    id: str
-    payload: Mapping[str, Any]
-
-    @property
-    def stamp(self) -> str | None:
-        """What any write of it changes; None where it has none."""
-        stamp = self.payload.get(points.STAMP)
-        return stamp if isinstance(stamp, str) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +64,7 @@ class PassageEntries(PassageCensus):
 
     async def chunked(self, source: str) -> AsyncIterator[Sequence[str]]:
         """List the documents of all chunks."""
-        async for page in self._scroll(points.of_kind(points.OF_CHUNK, source), [points.DOCUMENT]):
+        async for page in self.scroll(points.of_kind(points.OF_CHUNK, source), [points.DOCUMENT]):
             yield [one.payload[points.DOCUMENT] for one in page if points.DOCUMENT in one.payload]
 
     async def draw(self, source: str, number: int) -> Sequence[str]:
@@ -86,7 +72,7 @@ class PassageEntries(PassageCensus):
         drawn = list[str]()
         marks = points.of_kind(points.OF_DOCUMENT, source)
         for start in (str(uuid4()), None):
-            async for page in self._scroll(marks, [points.DOCUMENT], start):
+            async for page in self.scroll(marks, [points.DOCUMENT], start):
                 drawn += [one.payload[points.DOCUMENT] for one in page if points.DOCUMENT in one.payload]
                 if len(drawn) >= number:
                     return list(dict.fromkeys(drawn[:number]))
@@ -128,26 +114,10 @@ class PassageEntries(PassageCensus):
         for mark in marks:
             piles[names[str(mark.id)]] = Pile(Stored(str(mark.id), mark.payload or {}))
         theirs = models.FieldCondition(key=points.DOCUMENT, match=models.MatchAny(any=[*documents]))
-        async for page in self._scroll(models.Filter(must=[points.of_kind(points.OF_CHUNK, source), theirs]), True):
+        async for page in self.scroll(models.Filter(must=[points.of_kind(points.OF_CHUNK, source), theirs]), True):
             for one in page:
                 piles.setdefault(one.payload[points.DOCUMENT], Pile()).chunks.append(one)
         return piles
-
-    async def _scroll(
-        self, wanted: models.Filter, payload: bool | list[str], start: models.ExtendedPointId | None = None
-    ) -> AsyncIterator[Sequence[Stored]]:
-        place, offset = self._collection, start
-        while True:
-            with translated(place.clock):
-                await place.prepare()
-                page, offset = await place.run(
-                    place.client.scroll(
-                        place.name, scroll_filter=wanted, limit=PAGE, offset=offset, with_payload=payload
-                    )
-                )
-            yield [Stored(str(one.id), one.payload or {}) for one in page]
-            if offset is None:
-                return
 
     # ---- holding it against itself -----------------------------------------------------------------------------------
     def _entry(self, document: str, pile: Pile, found: Damage) -> IndexEntry:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from qdrant_client import models
 
@@ -13,7 +14,7 @@ from pipeline.clients.qdrant_failures import translated
 from pipeline.core.audit_ports import Key
 
 PAGE = 1_000
-"""Marks per request of an audit."""
+"""Points per request."""
 MOST_SOURCES = 1_000
 """The most sources that are told apart."""
 
@@ -42,6 +43,20 @@ class Status:
     sources: Mapping[str, SourceStatus] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One point as it was read."""
+
+    id: str
+    payload: Mapping[str, Any]
+
+    @property
+    def stamp(self) -> str | None:
+        """What any write of it changes; None where it has none."""
+        stamp = self.payload.get(points.STAMP)
+        return stamp if isinstance(stamp, str) else None
+
+
 class PassageCensus:
     """Counts and lists what a collection holds. Raises Defer where the index is away, Retry where it errs."""
 
@@ -64,11 +79,9 @@ class PassageCensus:
 
     async def keys(self, source: str) -> AsyncIterator[Key]:
         """List the documents of a source, removed ones included, in no order that means anything."""
-        offset: models.ExtendedPointId | None = None
-        while True:
-            page, offset = await self._page(source, offset)
-            for one in page:
-                payload = one.payload or {}
+        told = [points.DOCUMENT, points.VERSION, points.CONTENT, points.DELETED]
+        async for page in self.scroll(points.of_kind(points.OF_DOCUMENT, source), told):
+            for payload in (one.payload for one in page):
                 if points.DOCUMENT not in payload:  # somebody altered it
                     continue
                 yield Key(
@@ -77,24 +90,23 @@ class PassageCensus:
                     hash=payload.get(points.CONTENT, ""),
                     deleted=payload.get(points.DELETED, False),
                 )
+
+    async def scroll(
+        self, wanted: models.Filter, payload: bool | list[str], start: models.ExtendedPointId | None = None
+    ) -> AsyncIterator[Sequence[Stored]]:
+        """Read points by pages, from `start` on; of their payloads all, or what is named."""
+        place, offset = self._collection, start
+        while True:
+            with translated(place.clock):
+                await place.prepare()
+                page, offset = await place.run(
+                    place.client.scroll(
+                        place.name, scroll_filter=wanted, limit=PAGE, offset=offset, with_payload=payload
+                    )
+                )
+            yield [Stored(str(one.id), one.payload or {}) for one in page]
             if offset is None:
                 return
-
-    async def _page(
-        self, source: str, offset: models.ExtendedPointId | None
-    ) -> tuple[list[models.Record], models.ExtendedPointId | None]:
-        place = self._collection
-        with translated(place.clock):
-            await place.prepare()
-            return await place.run(
-                place.client.scroll(
-                    place.name,
-                    scroll_filter=points.of_kind(points.OF_DOCUMENT, source),
-                    limit=PAGE,
-                    offset=offset,
-                    with_payload=[points.DOCUMENT, points.VERSION, points.CONTENT, points.DELETED],
-                )
-            )
 
     async def _names(self) -> list[str]:
         place = self._collection

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +20,8 @@ from pipeline.clients.qdrant import open_passages
 from pipeline.core.index_ports import Chunk
 from pipeline.core.payloads import Document
 from pipeline.devkit.ports import free_ports
-from pipeline.devkit.postgres import Postgres, PostgresConfig, postgres
-from pipeline.devkit.postgres_programs import PostgresMissing
+from pipeline.devkit.postgres import Postgres
+from tests.postgres_fixture import run_postgres
 from tests.system.command import plain_environment, start
 
 pytestmark = [pytest.mark.system]
@@ -44,16 +43,7 @@ INSERT INTO posts VALUES (1, 'A post.');
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     """One server for all tests of this module."""
-    with asyncio.Runner() as runner:
-        opened = postgres(PostgresConfig(tmp_path_factory.mktemp("postgres")))
-        try:
-            server = runner.run(opened.__aenter__())
-        except PostgresMissing as missing:
-            if os.environ.get("CI"):
-                raise
-            pytest.skip(str(missing))
-        yield server
-        runner.run(opened.__aexit__(None, None, None))
+    yield from run_postgres(tmp_path_factory.mktemp("postgres"))
 
 
 @pytest.fixture

@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from qdrant_client import models
 
 from pipeline.clients import passage_points as points
-from pipeline.clients.qdrant import Passages, open_passages
-from tests.clients.qdrant_server import qdrant_server
+from tests.clients.qdrant_opened import opened
 from tests.contracts.passage_index_contract import OPENING, RETURNS, chunks, document
 
 pytestmark = [pytest.mark.local, pytest.mark.parametrize("kind", ["embedded", "remote"])]
 
 
-@asynccontextmanager
-async def _opened(kind: str, folder: Path) -> AsyncIterator[Passages]:
-    if kind == "embedded":
-        async with open_passages(folder, None, None, "passages", time.time) as index:
-            yield await index.current()
-    else:
-        async with qdrant_server() as server, open_passages(None, server.url, None, "passages", time.time) as index:
-            yield await index.current()
-
-
 async def test_what_is_held_of_documents_is_read(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Living and removed ones, in any number of pages; of what is not held nothing is told, and nothing is damaged."""
-    monkeypatch.setattr("pipeline.clients.passage_entries.PAGE", 2)
-    async with _opened(kind, tmp_path) as index:
+    monkeypatch.setattr("pipeline.clients.passage_status.PAGE", 2)
+    async with opened(kind, tmp_path) as index:
         assert await index.entries("handbook", ["shop"]) == {}
         assert await index.entries("handbook", []) == {}
         await index.replace(document(7, fields={"lang": "en"}), chunks(OPENING, RETURNS, "It closes at six."))
@@ -53,7 +39,7 @@ async def test_what_is_held_of_documents_is_read(kind: str, tmp_path: Path, monk
 
 async def test_its_stamp_moves_with_whatever_is_held(kind: str, tmp_path: Path) -> None:
     """The same twice is the same; a new state, and any payload that was altered, is another."""
-    async with _opened(kind, tmp_path) as index:
+    async with opened(kind, tmp_path) as index:
         stamps = []
         for version in (1, 1, 2):
             await index.replace(document(version), chunks(OPENING))
@@ -63,8 +49,8 @@ async def test_its_stamp_moves_with_whatever_is_held(kind: str, tmp_path: Path) 
 
 async def test_documents_are_drawn_at_random(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So many different ones as are asked for, or all there are; not always the same."""
-    monkeypatch.setattr("pipeline.clients.passage_entries.PAGE", 3)
-    async with _opened(kind, tmp_path) as index:
+    monkeypatch.setattr("pipeline.clients.passage_status.PAGE", 3)
+    async with opened(kind, tmp_path) as index:
         for number in range(12):
             await index.replace(document(1, name=f"n{number}"), chunks(OPENING))
         drawn = [tuple(await index.draw("handbook", 5)) for _ in range(20)]
@@ -76,7 +62,7 @@ async def test_documents_are_drawn_at_random(kind: str, tmp_path: Path, monkeypa
 
 async def test_what_is_discarded_is_what_was_read(kind: str, tmp_path: Path) -> None:
     """A chunk that nobody counts goes, whole documents stay, and a document without a mark is nothing but surplus."""
-    async with _opened(kind, tmp_path) as index:
+    async with opened(kind, tmp_path) as index:
         await index.replace(document(1), chunks(OPENING, RETURNS))
         await index.replace(document(1, name="other"), chunks(OPENING))
         place = index._collection

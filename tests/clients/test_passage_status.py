@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from pipeline.clients import passage_status
 from pipeline.clients.passage_status import SourceStatus, Status
-from pipeline.clients.qdrant import Passages, open_passages
-from tests.clients.qdrant_server import qdrant_server
+from tests.clients.qdrant_opened import opened
 from tests.contracts.passage_index_contract import OPENING, RETURNS, chunks, document
 
 pytestmark = pytest.mark.local
-
-
-@asynccontextmanager
-async def _opened(kind: str, folder: Path) -> AsyncIterator[Passages]:
-    if kind == "embedded":
-        async with open_passages(folder, None, None, "passages", time.time) as index:
-            yield await index.current()
-    else:
-        async with qdrant_server() as server, open_passages(None, server.url, None, "passages", time.time) as index:
-            yield await index.current()
 
 
 @pytest.mark.parametrize("kind", ["embedded", "remote"])
 async def test_the_index_tells_what_it_holds(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Points, and by source the documents, the newest version and commit, removals included; and each document."""
     monkeypatch.setattr(passage_status, "PAGE", 2)
-    async with _opened(kind, tmp_path) as index:
+    async with opened(kind, tmp_path) as index:
         assert await index.status() == Status(points=0, chunks=0, marks=0, sources={})
         await index.replace(document(7, committed_at_ms=7_000), chunks(OPENING, RETURNS))
         await index.replace(document(8, name="post", committed_at_ms=8_000), chunks(OPENING))

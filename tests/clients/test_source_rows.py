@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -20,8 +19,8 @@ from pipeline.core.audit_ports import SourceRow
 from pipeline.core.errors import ConfigurationError, Defer
 from pipeline.core.tables import Table, parse_tables, table_of
 from pipeline.devkit.postgres import Postgres, PostgresConfig, postgres
-from pipeline.devkit.postgres_programs import PostgresMissing
 from pipeline.wire.debezium_rows import DebeziumRows
+from tests.postgres_fixture import run_postgres
 
 pytestmark = [pytest.mark.system]
 
@@ -52,17 +51,9 @@ GRANT SELECT (id, tenant) ON notes TO reader;
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     """One server with the tables above, for all tests of this module."""
-    with asyncio.Runner() as runner:
-        opened = postgres(PostgresConfig(tmp_path_factory.mktemp("postgres")))
-        try:
-            server = runner.run(opened.__aenter__())
-        except PostgresMissing as missing:
-            if os.environ.get("CI"):
-                raise
-            pytest.skip(str(missing))
-        runner.run(_execute(server, SCHEMA))
+    for server in run_postgres(tmp_path_factory.mktemp("postgres")):
+        asyncio.run(_execute(server, SCHEMA))
         yield server
-        runner.run(opened.__aexit__(None, None, None))
 
 
 async def _execute(server: Postgres, statement: str) -> None:
