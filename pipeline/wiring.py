@@ -206,7 +206,7 @@ async def _control(
 
 
 def _written(stages: Sequence[Stage]) -> Collection[str]:
-    return {stage.output.noun for stage in stages if stage.output} | {"failures"}
+    return {one.noun for stage in stages for one in stage.outputs} | {"failures"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +311,7 @@ async def check_source(configured: Configured) -> None:
 async def check_registry(configured: Configured) -> None:
     """Look all schemas up in the registry that is configured. Raises PipelineError with what is wrong."""
     async with opened_codec(configured) as codec:
-        await codec.prepare(one.noun for one in (*topology.TOPICS, topology.CONTROL))
+        await codec.prepare(one.noun for one in (*topology.TOPICS, *topology.PEOPLES))
 
 
 def topic_names(configured: Configured) -> list[str]:

@@ -79,7 +79,7 @@ def control(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON l
             print(json.dumps(entry, ensure_ascii=False))
         return
     table = Table("state", "what", "since", "by", "reason")
-    for one in (*state.pauses.values(), *state.cancels.values()):
+    for one in (*state.pauses.values(), *state.cancels.values(), *state.endpoints.values()):
         since = datetime.fromtimestamp(one.at_ms / 1000, UTC).isoformat(" ", "seconds")
         table.add_row(one.state, escape(describe_scope(one)), since, escape(one.operator), escape(one.reason))
     OUT.print(table)

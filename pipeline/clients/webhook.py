@@ -19,7 +19,7 @@ from yarl import URL
 from pipeline.clients.retry_after import retry_after
 from pipeline.core.catalog import Endpoint
 from pipeline.core.errors import ConfigurationError, Defer, Fail, Outcome, Retry
-from pipeline.core.ports import Clock, WebhookMessage, WebhookSender
+from pipeline.core.ports import Clock, WebhookAnswer, WebhookMessage, WebhookSender
 
 CONNECTIONS = 256
 """The most connections at once, all endpoints together."""
@@ -38,12 +38,14 @@ class Address:
     secret: str = field(repr=False)
     url_from: str = "url"
     secret_from: str = "secret"  # noqa: S105  # the name of where it came from
+    timeout: float = 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Target:
     url: URL
     keys: tuple[Webhook, ...] = field(repr=False)
+    timeout: float = 20.0
 
 
 def addresses(endpoints: Mapping[str, Endpoint], read: Callable[[str], str | None]) -> Mapping[str, Address]:
@@ -76,28 +78,28 @@ class SignedWebhooks:
         self._targets = targets
         self._clock = clock
 
-    async def post(self, message: WebhookMessage) -> int:
+    async def post(self, message: WebhookMessage) -> WebhookAnswer:
         """Post once; see the port."""
         target = self._targets.get(message.endpoint)
         if target is None:
             raise Fail(f"there is no webhook endpoint {message.endpoint!r}", code="no_endpoint")
         headers = sign(message, target.keys, self._clock())
-        timeout = aiohttp.ClientTimeout(total=message.timeout)
+        timeout = aiohttp.ClientTimeout(total=target.timeout)
         try:
             async with self._session.post(
                 target.url, data=message.body, headers=headers, timeout=timeout, allow_redirects=False
             ) as response:
                 status, answered = response.status, response.headers
         except TimeoutError:
-            reason = f"the webhook endpoint {message.endpoint!r} gave no answer within {message.timeout:.3g} s"
-            raise Retry(reason, code="webhook_timeout") from None
+            reason = f"the webhook endpoint {message.endpoint!r} gave no answer within {target.timeout:.3g} s"
+            return WebhookAnswer(None, refusal=Retry(reason, code="webhook_timeout"))
         except (aiohttp.ClientError, OSError) as error:
             # The error's text may hold the URL, whose path can be a secret.
             reason = f"no connection to the webhook endpoint {message.endpoint!r}: {type(error).__name__}"
-            raise Retry(reason, code="webhook_unreachable") from error
+            return WebhookAnswer(None, refusal=Retry(reason, code="webhook_unreachable"))
         if 200 <= status < 300:
-            return status
-        raise outcome_for(message.endpoint, status, answered, self._clock())
+            return WebhookAnswer(status)
+        return WebhookAnswer(status, refusal=outcome_for(message.endpoint, status, answered, self._clock()))
 
 
 def outcome_for(endpoint: str, status: int, headers: Mapping[str, str], now: float) -> Outcome:
@@ -131,7 +133,7 @@ def _address(name: str, endpoint: Endpoint, read: Callable[[str], str | None]) -
     for variable, value in ((url_from, url), (endpoint.secret_env, secret)):
         if not value:
             raise ConfigurationError(f"the webhook endpoint {name!r} needs {variable}, which is not set")
-    return Address(url or "", secret or "", url_from, endpoint.secret_env)
+    return Address(url or "", secret or "", url_from, endpoint.secret_env, endpoint.timeout_seconds)
 
 
 def _target(name: str, address: Address, *, allow_loopback: bool) -> _Target:
@@ -145,7 +147,7 @@ def _target(name: str, address: Address, *, allow_loopback: bool) -> _Target:
     keys = tuple(_key(name, secret, address.secret_from) for secret in address.secret.split())
     if not keys:
         raise ConfigurationError(f"the webhook endpoint {name!r}: {address.secret_from} is empty")
-    return _Target(url, keys)
+    return _Target(url, keys, address.timeout)
 
 
 def _problem(url: URL, *, allow_loopback: bool) -> str:

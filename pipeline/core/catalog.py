@@ -9,7 +9,16 @@ import hashlib
 import json
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from pipeline.core.errors import ConfigurationError
 from pipeline.core.job import Lane
@@ -44,11 +53,23 @@ class Template(_Entry):
 
 
 class Endpoint(_Entry):
-    """A webhook's address (`url`, or the variable that holds it) and the variable of its `whsec_` secret."""
+    """A webhook's address (`url`, or the variable that holds it), the variable of its secrets, and what it asks for.
+
+    It hears of `events`, in the form of `body_version`. No more than `concurrency` messages are on their way to it at
+    once, no more than `per_second` are begun in a second, and each try ends after `timeout_seconds`. `ordered`: of one
+    key the next message goes out when the one before has arrived. It is disabled after failing for so many days.
+    """
 
     url: str | None = Field(default=None, min_length=1)
     url_env: str | None = Field(default=None, min_length=1)
     secret_env: str = Field(min_length=1)
+    events: tuple[Literal["job.completed", "job.failed"], ...] = ("job.completed", "job.failed")
+    body_version: Literal[1, 2] = 1
+    ordered: bool = False
+    concurrency: PositiveInt = 16
+    per_second: float | None = Field(default=None, gt=0)
+    timeout_seconds: float = Field(default=20, gt=0, le=60)
+    disable_after_days: float = Field(default=5, gt=0, le=365)
 
     @model_validator(mode="after")
     def _one_address(self) -> Endpoint:
@@ -102,16 +123,32 @@ class EventType(_Entry):
         return self
 
 
+class Tenant(_Entry):
+    """What one tenant may do: its requests may bring an https address on one of `webhook_hosts` as their endpoint.
+
+    `*.example.com` stands for all hosts below example.com. The secret and all else are those of `webhook_endpoint`.
+    """
+
+    webhook_hosts: tuple[Annotated[str, Field(pattern=r"^(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)+$")], ...] = ()
+    webhook_endpoint: str | None = None
+
+
 class Catalog(_Entry):
     """A whole checked catalog; every name used in it exists in it."""
 
     default_endpoint: str
-    tenants: tuple[str, ...] | None = None
+    tenants: dict[str, Tenant] | None = None
     models: dict[str, Model]
     templates: dict[str, Template]
     endpoints: dict[str, Endpoint]
     types: dict[str, EventType]
     version: str = ""
+
+    @field_validator("tenants", mode="before")
+    @classmethod
+    def _mere_names(cls, given: object) -> object:
+        """A list names tenants of which there is no more to say."""
+        return {str(name): {} for name in given} if isinstance(given, list | tuple) else given
 
     @model_validator(mode="after")
     def _names_exist(self) -> Catalog:
@@ -121,6 +158,10 @@ class Catalog(_Entry):
             wrong += [f"types.{name}.template: {kind.template}"] * (kind.template not in self.templates)
             ends = (kind.endpoint, *kind.endpoints)
             wrong += [f"types.{name}.endpoint: {value}" for value in ends if value not in self.endpoints]
+        for name, tenant in (self.tenants or {}).items():
+            usual = tenant.webhook_endpoint
+            if usual not in self.endpoints and (usual is not None or tenant.webhook_hosts):
+                wrong.append(f"tenants.{name}.webhook_endpoint: {usual}")
         if wrong:
             raise ValueError("names that the catalog does not define: " + ", ".join(wrong))
         return self

@@ -1,7 +1,9 @@
-"""Control: what is paused and which jobs are cancelled. Pure values; the compacted control topic is read into them.
+"""Control: what is paused, which jobs are cancelled, which webhook endpoints are in trouble. Pure values.
 
-An entry's key spells what it is about (`pause/stage/infer`, `pause/tenant/acme/model/m`, `pause/all`, `cancel/<job>`),
-so that the topic keeps one record of each; a null value takes the entry back.
+The compacted control topic is read into them.
+
+An entry's key spells what it is about (`pause/stage/infer`, `pause/tenant/acme/model/m`, `pause/all`, `cancel/<job>`,
+`endpoint/<name>`), so that the topic keeps one record of each; a null value takes the entry back.
 """
 
 from __future__ import annotations
@@ -23,8 +25,14 @@ MAX_PAUSES = 1_000
 CANCEL_SECONDS = 8 * 86_400.0
 """How long a cancellation is kept: a day longer than any work or retry topic keeps a record."""
 
+MAX_ENDPOINTS = 10_000
+"""How many webhook endpoints' troubles are kept."""
+
 CANCELLED, PAUSED = "cancelled", "paused"
 """The code of the failure of a job that was cancelled, and of a deferral by a pause."""
+
+FAILING, DISABLED = "failing", "disabled"
+"""The states of a webhook endpoint that are told; one of which nothing is told is open."""
 
 _NARROWING = ("stage", "type", "tenant", "model")
 
@@ -60,15 +68,24 @@ def key_of(entry: Control) -> str:
     """Spell what an entry is about: the key of its record. Names are percent-encoded, a slash in them included."""
     if entry.state == CANCELLED:
         return f"cancel/{quote(entry.job or '', safe='')}"
+    if entry.state in {FAILING, DISABLED}:
+        return endpoint_key(entry.endpoint or "")
     told = [(name, getattr(entry, name)) for name in _NARROWING]
     parts = [f"{name}/{quote(value, safe='')}" for name, value in told if value]
     return f"pause/{'/'.join(parts) or 'all'}"
+
+
+def endpoint_key(name: str) -> str:
+    """Spell the key of what is told of a webhook endpoint."""
+    return f"endpoint/{quote(name, safe='')}"
 
 
 def describe_scope(entry: Control) -> str:
     """Say in words what an entry is about."""
     if entry.state == CANCELLED:
         return f"job {entry.job}"
+    if entry.state in {FAILING, DISABLED}:
+        return f"webhook endpoint {entry.endpoint}"
     told = [(name, getattr(entry, name)) for name in _NARROWING]
     return ", ".join(f"{name} {value}" for name, value in told if value) or "everything"
 
@@ -77,6 +94,8 @@ def problem(key: str, entry: Control) -> str:
     """Say what is wrong with an entry, so that it has to be ignored; empty where nothing is."""
     if entry.state == CANCELLED and not entry.job:
         return "it cancels no job"
+    if entry.state in {FAILING, DISABLED} and not entry.endpoint:
+        return "it is about no endpoint"
     if key != key_of(entry):
         return f"its key is not that of its content, {key_of(entry)}"
     return ""
@@ -84,10 +103,14 @@ def problem(key: str, entry: Control) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ControlState:
-    """All that is in force, by key; `cancels` by job id, oldest first. Immutable: `fold` makes the next state."""
+    """All that is in force, by key; `cancels` by job id, oldest first. Immutable: `fold` makes the next state.
+
+    `endpoints` are the webhook endpoints that are failing or disabled, by name: no work is held for them here.
+    """
 
     pauses: Mapping[str, Control] = field(default_factory=dict)
     cancels: Mapping[str, Control] = field(default_factory=dict)
+    endpoints: Mapping[str, Control] = field(default_factory=dict)
 
     @property
     def quiet(self) -> bool:
@@ -100,20 +123,26 @@ class ControlState:
         Bounded, whatever was written: expired cancellations go, and the oldest beyond `MAX_CANCELS`; pauses beyond
         `MAX_PAUSES` are not taken in. An entry in which `problem` finds something changes nothing.
         """
-        pauses, cancels = dict(self.pauses), dict(self.cancels)
+        pauses, cancels, endpoints = dict(self.pauses), dict(self.cancels), dict(self.endpoints)
+        names = {key_of(one): name for name, one in endpoints.items()}
         jobs = {key_of(one): job for job, one in cancels.items()}
         for key, entry in entries:
             pauses.pop(key, None)
             cancels.pop(jobs.pop(key, ""), None)
+            endpoints.pop(names.pop(key, ""), None)
             if entry is None or problem(key, entry):
                 continue
             if entry.state == CANCELLED and entry.job:
                 cancels[entry.job] = entry
                 jobs[key] = entry.job
+            elif entry.endpoint and entry.state in {FAILING, DISABLED}:
+                if len(endpoints) < MAX_ENDPOINTS:
+                    endpoints[entry.endpoint] = entry
+                    names[key] = entry.endpoint
             elif len(pauses) < MAX_PAUSES:
                 pauses[key] = entry
         alive = {job: one for job, one in cancels.items() if not expired(one, now)}
-        return ControlState(pauses, dict(islice(alive.items(), max(0, len(alive) - MAX_CANCELS), None)))
+        return ControlState(pauses, dict(islice(alive.items(), max(0, len(alive) - MAX_CANCELS), None)), endpoints)
 
     def whole(self, stage: str) -> str:
         """Say why all work of `stage` is paused; empty where it is not."""

@@ -51,13 +51,15 @@ def copy_headers(record: Record, origin: Origin, tries: Tries, *, now: float, no
     if not_before is not None:
         # Rounded up: a millisecond early is early.
         fresh.append((h.NOT_BEFORE, _ascii(-int(-not_before * 1000 // 1))))
-    return (*h.without(record.headers, _is_bookkeeping), *fresh)
+    # What a replay has changed stays on its later copies; on an original it is an outsider's wish, and is not granted.
+    unwanted = _is_bookkeeping if origin.position != record.position else _is_not_the_senders
+    return (*h.without(record.headers, unwanted), *fresh)
 
 
 def original(record: Record, origin: Origin) -> Record:
     """Undo `copy_headers`: the record as it first stood, at `origin`."""
     topic, partition, offset = origin.position
-    headers = h.without(record.headers, _is_bookkeeping)
+    headers = h.without(record.headers, _is_not_the_senders)
     return Record(topic, partition, offset, record.key, record.value, headers, origin.timestamp_ms)
 
 
@@ -90,6 +92,10 @@ def fingerprint(grave: Grave) -> str:
 
 def _is_bookkeeping(name: str) -> bool:
     return name in h.COPY_SCOPED or name.startswith((h.DEAD, h.X_ORIGINAL))
+
+
+def _is_not_the_senders(name: str) -> bool:
+    return _is_bookkeeping(name) or name.startswith(h.REPLAY)
 
 
 def _milliseconds(seconds: float) -> int:

@@ -34,6 +34,12 @@ that record from another one at the same place of a topic that was deleted and m
 X_ORIGINAL = "x-original-"
 DEAD = "pipeline-dead-"
 REPLAY = "pipeline-replay-"
+REPLAY_ID, REPLAY_LETTER, REPLAY_COUNT = f"{REPLAY}id", f"{REPLAY}letter", f"{REPLAY}count"
+REPLAY_RUN, REPLAY_PATCH, REPLAY_DEADLINE = f"{REPLAY}run", f"{REPLAY}patch", f"{REPLAY}deadline"
+OVERRIDES = "pipeline-overrides"
+"""Of a replay: its id, the dead letter that it brings back and how often that has been done, and what it changes: the
+run, fields (JSON), the deadline (epoch milliseconds). They stay on later copies, and so lead from a dead letter to its
+former life; children do not have them. What a job overrides of its type (JSON) is copied to all its children."""
 
 MAX_VALUE = 4_096
 """The longest value that is read, in bytes; `baggage` may hold 8,192 (W3C Baggage section 3.3.2)."""
@@ -144,6 +150,12 @@ def origin(record: Record, read: Mapping[str, str], *, copy: bool) -> Origin:
     return Origin(Position(told[1], int(told[2]), int(told[3])), int(told[4]))
 
 
+def replay_due_ms(headers: Headers) -> int:
+    """Read alone when what a replay brought back is due, in epoch milliseconds; 0 for all other records."""
+    told = dict(headers)
+    return count(_text(NOT_BEFORE, told.get(NOT_BEFORE)), MAX_TIME) if REPLAY_ID in told else 0
+
+
 def settles(record: Record) -> Header:
     """Spell on what is written which record it settles."""
     return SETTLES, f"{record.position}/{record.timestamp_ms}".encode("ascii")
@@ -168,6 +180,8 @@ def job_headers(job: Job) -> list[Header]:
         written.append((CONVERSATION, quoted(job.conversation, MAX_VALUE).encode("ascii")))
     written.append(_hops(job.hops))
     written.append((COST, f"{job.cost_usd:.9f}".encode("ascii")) if job.cost_usd else _FREE)
+    if job.overrides:
+        written.append((OVERRIDES, quoted(job.overrides, MAX_VALUE).encode("ascii")))
     return written
 
 
@@ -194,7 +208,7 @@ def read_job(read: Mapping[str, str], name: str) -> Job:
     tenant, kind, run, catalog, hops = _told(
         read.get(TENANT), read.get(TYPE), read.get(RUN), read.get(CATALOG), read.get(HOPS)
     )
-    conversation, cost = read.get(CONVERSATION), read.get(COST)
+    conversation, cost, overrides = read.get(CONVERSATION), read.get(COST), read.get(OVERRIDES)
     return Job(
         name,
         tenant,
@@ -207,6 +221,7 @@ def read_job(read: Mapping[str, str], name: str) -> Job:
         unquoted(conversation) if conversation else "",
         hops,
         _cost(cost) if cost else 0.0,
+        unquoted(overrides) if overrides else "",
     )
 
 

@@ -71,6 +71,7 @@ class Job:
     """What holds for everything that is done for one request; copied to every child (job-scoped headers).
 
     `deadline_ms` and `accepted_at_ms` are milliseconds since the epoch; `cost_usd` is what was paid so far.
+    `overrides` is what an operator has changed of what its type says: JSON text, which `core.patch` reads.
     """
 
     id: str
@@ -84,6 +85,7 @@ class Job:
     conversation: str = ""
     hops: int = 0
     cost_usd: float = 0.0
+    overrides: str = ""
 
     def advanced(self, **changes: object) -> Job:
         """Return a copy with `changes`; the id never changes."""
@@ -103,6 +105,7 @@ class Job:
             self.conversation,
             min(hops, MOST_HOPS - 1) + 1,
             self.cost_usd,
+            self.overrides,
         )
 
     def late(self, now: float) -> bool:

@@ -146,16 +146,32 @@ class Failure(JobPayload):
     failed_at_ms: int
 
 
-class Delivery(JobPayload):
-    """What became of one webhook. `webhook_id` is the same over all retries; `status` is the last HTTP status."""
+class Message(JobPayload):
+    """A webhook that keeps its place among its key's: `body` is the JSON text as it will be signed and posted."""
 
     webhook_id: str
     kind: Literal["job.completed", "job.failed"]
-    outcome: Literal["delivered", "undeliverable", "suppressed"]
+    body: str
+
+
+class Delivery(JobPayload):
+    """One attempt at one webhook, or what became of it without any. `webhook_id` is the same over all attempts.
+
+    `outcome` "failed" is an attempt that will be followed by another; all others are the end. `status` is the HTTP
+    status, `code` says for programs what `reason` says for people, `attempts` counts this one.
+    """
+
+    webhook_id: str
+    kind: Literal["job.completed", "job.failed"]
+    outcome: Literal["delivered", "failed", "undeliverable", "suppressed"]
     reason: str = ""
     status: int | None = None
     attempts: int = 0
     finished_at_ms: int
+    code: str = ""
+    duration_ms: int = 0
+    request_bytes: int = 0
+    response_bytes: int = 0
 
 
 class Document(Payload):
@@ -187,12 +203,13 @@ class Nothing(Payload):
 
 
 class Control(Payload):
-    """What a person has told all workers: work that is paused, or a job that is cancelled. Times are epoch ms.
+    """What all workers have to know: work that is paused, jobs that are cancelled, webhook endpoints that fail.
 
-    A pause is narrowed by each of `stage`, `type`, `tenant` and `model` that is given. `core.control` has the rules.
+    A pause is narrowed by each of `stage`, `type`, `tenant` and `model` that is given. An `endpoint` is failing since
+    `at_ms` without a success in between, or disabled. Times are epoch ms. `core.control` has the rules.
     """
 
-    state: Literal["paused", "cancelled"]
+    state: Literal["paused", "cancelled", "failing", "disabled"]
     stage: str | None = None
     type: str | None = None
     tenant: str | None = None
@@ -202,3 +219,37 @@ class Control(Payload):
     operator: str = ""
     at_ms: int
     expires_at_ms: int | None = None
+    endpoint: str | None = None
+
+
+class Letter(Payload):
+    """What people have done about a dead letter; one without such an entry is open. `core.letter` has the rules.
+
+    `topic`, `partition` and `offset` are the dead letter's own place. `replay` is the id of the replay that brought it
+    back, `replays` how often that has happened to this work in all, `run` the run that it was brought back as.
+    Two entries are about no letter: "rerun" keeps the highest `run` of a `job`, "replaying" who replays just now.
+    """
+
+    state: Literal["assigned", "replayed", "resolved", "purged", "quarantined", "rerun", "replaying"]
+    topic: str = ""
+    partition: int = 0
+    offset: int = 0
+    job: str = ""
+    operator: str = ""
+    reason: str = ""
+    at_ms: int
+    assignee: str = ""
+    replay: str = ""
+    replays: int = 0
+    run: int = 0
+
+
+class Audit(Payload):
+    """What somebody has done to the pipeline: `action` to `subject`, when and why. `details` are for people."""
+
+    action: str
+    subject: str = ""
+    operator: str = ""
+    reason: str = ""
+    at_ms: int
+    details: dict[str, str] = Field(default_factory=dict)

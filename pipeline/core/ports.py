@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from pipeline.core.control import Verdict
+from pipeline.core.errors import Outcome
 from pipeline.core.index_ports import Freshness, PassageSearch, PassageStore
 from pipeline.core.job import Job
 from pipeline.core.payloads import Payload
@@ -335,22 +336,37 @@ class RecordDecoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WebhookMessage:
-    """One message to one endpoint. `id` is the same over all retries; `body` is the JSON text that is signed."""
+    """One message to one endpoint. `id` is the same over all retries; `body` is the JSON text that is signed.
+
+    `url` is an address that a request has brought and its tenant's list allows; all else is the endpoint's.
+    """
 
     endpoint: str
     id: str
     body: bytes
-    timeout: float = 20.0
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookAnswer:
+    """How one attempt went. `status` is None where no answer came; `refusal` is what the stage raises, None for a 2xx.
+
+    The refusal is Defer (429 or 503 with Retry-After), Fail with code `gone` (410), else Retry.
+    """
+
+    status: int | None
+    response_bytes: int = 0
+    refusal: Outcome | None = None
 
 
 class WebhookSender(Protocol):
     """Posts signed Standard Webhooks to endpoints known by name."""
 
-    async def post(self, message: WebhookMessage) -> int:
-        """Post once and return the 2xx status. Redirects are not followed.
+    async def post(self, message: WebhookMessage) -> WebhookAnswer:
+        """Post once and tell how that went. Redirects are not followed.
 
-        Raises Defer (429 or 503 with Retry-After), Retry (any other refusal, no connection, time-out) and Fail with
-        code `gone` (410) or `no_endpoint` (no such endpoint, or its address may not be used).
+        Raises where no attempt was made: Defer with code `endpoint_busy` (the endpoint has as much under way as it
+        wants) until its turn comes, Fail with code `no_endpoint` (there is none of that name) or `forbidden_address`.
         """
         ...
 

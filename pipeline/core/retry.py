@@ -23,7 +23,7 @@ class Tier(NamedTuple):
 
 
 TIERS = (Tier("10s", 10.0), Tier("1m", 60.0), Tier("10m", 600.0))
-"""All tiers, shortest first."""
+"""The tiers of a stage that declares none of its own, shortest first."""
 
 IN_PLACE_SECONDS = 30.0
 """The longest deferral that waits in the window instead of a tier."""
@@ -44,17 +44,24 @@ _ROUNDING = 0.5  # a wait of 9.9 s goes through the 10 s tier: late by a little,
 class RetryPolicy:
     """After attempt n fails, wait `delays[n-1]` seconds; when the delays are used up, the record is a dead letter.
 
-    By topic a record that waits gives up its place in its key's order, and its tries are counted in its copies.
-    `in_place` it keeps its place: its key waits with it, all other keys go on, and a crash begins its count anew.
+    By topic a record that waits gives up its place in its key's order, and its tries are counted in its copies; it
+    waits on `tiers`, shortest first. `in_place` it keeps its place: its key waits with it, all other keys go on, and a
+    crash begins its count anew.
     """
 
     delays: tuple[float, ...] = (10.0, 60.0)
     in_place: bool = False
+    tiers: tuple[Tier, ...] = TIERS
 
     def __post_init__(self) -> None:
         """Fail at declaration."""
         if not all(0 <= delay < math.inf for delay in self.delays):
             raise ValueError(f"retry delays must be finite and not negative: {self.delays}")
+        lengths = [tier.delay for tier in self.tiers]
+        if not lengths or lengths != sorted(set(lengths)) or not lengths[0] > 0 or math.isinf(lengths[-1]):
+            raise ValueError(f"retry tiers must be there, finite, and each longer than the one before: {self.tiers}")
+        if len({tier.name for tier in self.tiers}) != len(self.tiers):
+            raise ValueError(f"retry tiers must have names of their own: {self.tiers}")
 
     @property
     def tries(self) -> int:

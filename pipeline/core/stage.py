@@ -19,6 +19,7 @@ P = TypeVar("P", bound=Payload)
 A = TypeVar("A", bound=Payload)
 B = TypeVar("B", bound=Payload)
 Out = TypeVar("Out", bound=Payload)
+Other = TypeVar("Other", bound=Payload)
 In_contra = TypeVar("In_contra", bound=Payload, contravariant=True)
 Out_co = TypeVar("Out_co", bound=Payload, covariant=True)
 
@@ -53,13 +54,18 @@ class Topic(Generic[P]):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a handler may know about the try it is in. Times are seconds since the epoch."""
+    """What a handler may know about the try it is in. Times are seconds since the epoch.
+
+    `emit` tells of this try beside its outcome: the payload goes to the topic of its type, whatever the try comes to,
+    and is acknowledged before the record is settled. A try that is repeated after a crash tells of itself again.
+    """
 
     event_id: str
     attempt: int
     deadline: float | None
     now: Callable[[], float]
     cancelled: Callable[[], bool] = bool
+    emit: Callable[[Payload], None] = lambda _: None
 
 
 class Handler(Protocol[In_contra, Out_co]):
@@ -94,6 +100,7 @@ class Stage:
     """One stage as declared.
 
     `concurrency` is the number of handlers at once in one process; `timeout` cuts a try, in seconds.
+    `also` is a second output topic: the type of what a handler returns picks between the two.
     `delivery` says what a crash may cost: a repetition ("at least once") or a record ("at most once": its offset is
     committed before it is handled). "exactly once" writes what a record leads to and its offset in one transaction: for
     handlers that touch nothing but Kafka, and readers with isolation.level=read_committed.
@@ -108,6 +115,7 @@ class Stage:
     sources: tuple[Topic[Any], ...]
     output: Topic[Any] | None
     handler: Callable[..., Handler[Any, Any]]
+    also: Topic[Any] | None = None
     concurrency: int = 64
     timeout: float = 60.0
     retry: RetryPolicy = field(default_factory=RetryPolicy)
@@ -137,6 +145,8 @@ class Stage:
         if len({source.open_topic for source in self.sources}) != 1:
             # Its retry tiers hold copies of all its sources, and a copy does not tell whom its headers are from.
             raise ValueError(f"stage {self.name}: its sources must be all open topics or all our own, and at least one")
+        if self.costly and self.also is not None:
+            raise ValueError(f"stage {self.name}: a costly stage finds its answers on one output topic, so it has one")
         if self.delivery not in get_args(Delivery):
             raise ValueError(
                 f"stage {self.name}: delivery {self.delivery!r} is none of {', '.join(get_args(Delivery))}"
@@ -157,6 +167,11 @@ class Stage:
                 f"stage {self.name} cannot be exactly once: its handler calls the outside by {' and '.join(outside)},"
                 f" and a transaction cannot take back a call. Instead, {instead}"
             )
+
+    @property
+    def outputs(self) -> tuple[Topic[Any], ...]:
+        """The topics that its handler's payloads go to, by their type."""
+        return tuple(one for one in (self.output, self.also) if one is not None)
 
     @property
     def open_topic(self) -> bool:
@@ -200,6 +215,18 @@ def joined(
 ) -> Stage:
     """Declare a stage that reads two topics."""
     return Stage(name=name, sources=sources, output=output, handler=handler, **policy)
+
+
+def forked(
+    name: str,
+    sources: tuple[Topic[A], Topic[B]],
+    outputs: tuple[Topic[Out], Topic[Other]],
+    handler: Callable[..., Handler[A | B, Out | Other]],
+    **policy: Unpack[Policy],
+) -> Stage:
+    """Declare a stage that reads two topics and writes two."""
+    output, also = outputs
+    return Stage(name=name, sources=sources, output=output, also=also, handler=handler, **policy)
 
 
 def sink(name: str, source: Topic[A], handler: Callable[..., Handler[A, Never]], **policy: Unpack[Policy]) -> Stage:

@@ -15,7 +15,7 @@ from pipeline.core.index_ports import Chunk, Embedding, Indexed, Search
 from pipeline.core.limits import estimate_tokens
 from pipeline.core.passages import Texts, diverse, fitting, widened
 from pipeline.core.payloads import Document, Nothing, Passage
-from pipeline.core.ports import ChatAnswer, ChatCall, WebhookMessage
+from pipeline.core.ports import ChatAnswer, ChatCall, WebhookAnswer, WebhookMessage
 from pipeline.devkit.simulator_vectors import vector
 
 _WORD = re.compile(r"\w+")
@@ -223,14 +223,14 @@ class FakeWebhooks:
         self.troubles: deque[Outcome] = deque()
         self._endpoints = frozenset(endpoints)
 
-    async def post(self, message: WebhookMessage) -> int:
+    async def post(self, message: WebhookMessage) -> WebhookAnswer:
         """Keep a message; see the port."""
         if message.endpoint not in self._endpoints:
             raise Fail(f"there is no webhook endpoint {message.endpoint!r}", code="no_endpoint")
         if self.troubles:
-            raise self.troubles.popleft()
+            return WebhookAnswer(None, refusal=self.troubles.popleft())
         self.posted.append(message)
-        return 204
+        return WebhookAnswer(204)
 
 
 class FakeEmbedder:

@@ -83,5 +83,5 @@ def cancelling(jobs: Sequence[str], reason: str, operator: str, now: float) -> l
 
 def listed(state: ControlState) -> list[dict[str, object]]:
     """List what is in force, the pauses first, each as its record has it, without what it leaves open."""
-    entries = (*state.pauses.values(), *state.cancels.values())
+    entries = (*state.pauses.values(), *state.cancels.values(), *state.endpoints.values())
     return [one.model_dump(mode="json", exclude_none=True) for one in entries]

@@ -13,6 +13,7 @@ from pipeline.core import headers as h
 from pipeline.core.deadletter import original
 from pipeline.core.errors import Fail, Reject
 from pipeline.core.event import MAX_HOPS, Event, receive
+from pipeline.core.patch import change_of, changed
 from pipeline.core.payloads import JobPayload, Payload
 from pipeline.core.ports import Clock, Codec, RecordDecoder
 from pipeline.core.record import Record
@@ -87,7 +88,10 @@ class Attempt:
 
     def bare(self, item: Item) -> Event[Payload]:
         """Make the event of a record that cannot be decoded, from its headers and position alone."""
-        return self._receive(item, JobPayload())
+        try:
+            return self._receive(item, JobPayload())
+        except Reject:  # of a replay's headers; `decode` has said so, or will
+            return self._received(item, JobPayload())
 
     async def handle(self, event: Event[Payload], item: Item) -> Sequence[Payload]:
         """Call the handler. Raises what the handler raises, Fail past the job's deadline, TryTimeout when cut.
@@ -100,7 +104,7 @@ class Attempt:
         if stage.enforce_deadline and event.job.late(now):
             raise Fail("the job's deadline has passed", code="deadline")
         deadline = None if event.job.deadline_ms is None else event.job.deadline_ms / 1000
-        context = Context(event.id, event.tries.attempts + 1, deadline, self.clock, item.called_off)
+        context = Context(event.id, event.tries.attempts + 1, deadline, self.clock, item.called_off, item.emit)
         item.task = task = asyncio.current_task()
         outputs: Sequence[Payload] = ()
         try:
@@ -119,6 +123,12 @@ class Attempt:
         raise item.refusal
 
     def _receive(self, item: Item, payload: Payload) -> Event[Payload]:
+        event = self._received(item, payload)
+        if item.part.tier is not None and (change := change_of(h.texts(item.record.headers))) is not None:
+            return changed(event, change)
+        return event
+
+    def _received(self, item: Item, payload: Payload) -> Event[Payload]:
         copy, record = item.part.tier is not None, item.record
         if self.foreign_topic(item):
             record = replace(record, headers=h.public(record.headers, copy=copy))

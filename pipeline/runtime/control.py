@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 
 from pipeline.core.control import ControlState, Entry, Verdict, problem
 from pipeline.core.job import Job
+from pipeline.core.patch import overridden
 from pipeline.core.payloads import Control
 from pipeline.core.ports import Clock, Codec, Reader
 from pipeline.core.record import Partition, Record
@@ -55,7 +56,8 @@ class ControlTopic:
 
     def verdict(self, stage: str, job: Job) -> Verdict:
         """Say whether a record of `job` may be handled by `stage` now."""
-        return self.state.verdict(stage, job, self._model_of(job.type), self._clock())
+        model = (job.overrides and overridden(job.overrides).model) or self._model_of(job.type)
+        return self.state.verdict(stage, job, model, self._clock())
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Call `changed` after each change."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.core.headers import replay_due_ms
 from pipeline.core.record import Record
-from pipeline.core.retry import Tier, tier_for
+from pipeline.core.retry import TIERS, Tier, tier_for
 
 CLOCK_MARGIN = 1.0
 """Seconds by which the clocks of two machines may differ without a record being early."""
@@ -36,12 +37,17 @@ class Move:
 
 
 def exit_time(record: Record, tier: Tier, now: float) -> float:
-    """Tell when `record` leaves `tier`. A timestamp that is absent or ahead of our clock counts as now."""
+    """Tell when `record` leaves `tier`. A timestamp that is absent or ahead of our clock counts as now.
+
+    What a replay has brought back leaves at once, if it was due already when it was written.
+    """
     written = record.timestamp_ms / 1000
-    return (written if 0 < written <= now else now) + tier.delay
+    if not 0 < written <= now:
+        return now + tier.delay
+    return written if 0 < replay_due_ms(record.headers) <= record.timestamp_ms else written + tier.delay
 
 
-def onward(not_before: float, now: float) -> Release | Rest | Move:
+def onward(not_before: float, now: float, tiers: tuple[Tier, ...] = TIERS) -> Release | Rest | Move:
     """Say what becomes of a record whose tier's delay is over at `now`.
 
     `not_before` may be by another machine's clock, so a margin is added to it: never early.
@@ -49,5 +55,5 @@ def onward(not_before: float, now: float) -> Release | Rest | Move:
     due = not_before + CLOCK_MARGIN
     if not not_before or due <= now:
         return Release()
-    tier = tier_for(due - now)
+    tier = tier_for(due - now, tiers)
     return Rest(due) if tier is None else Move(tier, not_before)

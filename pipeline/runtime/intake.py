@@ -181,7 +181,7 @@ class Intake:
             self._enqueue(item)  # to be settled: a copy of it stands elsewhere already
             return
         event = self._attempt.bare(item)
-        match onward(self._until(event), now):
+        match onward(self._until(event), now, self._assignment.plan.stage.retry.tiers):
             case Move(tier, not_before):
                 self._settler.move(item, event, event.tries, tier, not_before)
             case Rest(until):

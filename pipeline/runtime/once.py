@@ -257,8 +257,11 @@ class GroupSettler(Settler):
 
     group: GroupCommit
 
+    def tell_now(self, item: Item) -> None:
+        """Leave what was told for the transaction that settles the item: a try that is undone tells nothing."""
+
     def _send(self, item: Item, end: str, records: Sequence[Outgoing]) -> None:
-        item.end = end if records else "nothing"
+        records = self._owed(item, end, records)
         if not records:
             self.ledger.settled(item)
             return

@@ -8,7 +8,8 @@ from typing import Any
 
 from pipeline.core import names
 from pipeline.core.job import Lane
-from pipeline.core.retry import TIERS, Tier
+from pipeline.core.payloads import Payload
+from pipeline.core.retry import Tier
 from pipeline.core.stage import Stage, Topic
 
 WEIGHTS: Mapping[Lane | None, int] = {"interactive": 8, "standard": 4, "batch": 1, None: 4}
@@ -48,13 +49,17 @@ class Plan:
     @property
     def outputs(self) -> list[str]:
         """All topics that outputs go to."""
-        output = self.stage.output
-        return [names.topic(self.prefix, output.noun, lane) for lane in output.lanes] if output else []
+        return [names.topic(self.prefix, one.noun, lane) for one in self.stage.outputs for lane in one.lanes]
 
     @property
     def written(self) -> list[str]:
         """All topics the stage writes to, whichever of its tiers it reads itself."""
-        return [*self.outputs, *(self.retry_topic(tier) for tier in TIERS), self.dead_letters, self.failures]
+        return [
+            *self.outputs,
+            *(self.retry_topic(tier) for tier in self.stage.retry.tiers),
+            self.dead_letters,
+            self.failures,
+        ]
 
     def declared(self, topic: str, original: str) -> Topic[Any]:
         """Tell what a record is: by its topic, or on a tier by the topic it first stood on."""
@@ -65,13 +70,19 @@ class Plan:
         """Name the topic of one of the stage's tiers."""
         return names.retry_topic(self.prefix, self.stage.name, tier)
 
-    def output_topic(self, lane: Lane | None) -> str:
-        """Name the topic that outputs of a job in `lane` go to."""
-        if self.stage.output is None:
+    def output(self, payload: Payload) -> Topic[Any]:
+        """Tell where an output goes: its type picks the topic."""
+        for one in self.stage.outputs:
+            if isinstance(payload, one.payload):
+                return one
+        raise LookupError(f"stage {self.stage.name} has no output topic for {type(payload).__name__}")
+
+    def output_topic(self, lane: Lane | None, declared: Topic[Any] | None = None) -> str:
+        """Name the topic that outputs of a job in `lane` go to: `declared`, or the stage's first."""
+        declared = declared or self.stage.output
+        if declared is None:
             raise LookupError(f"stage {self.stage.name} has no output topic, but its handler returned a payload")
-        return names.topic(
-            self.prefix, self.stage.output.noun, (lane or "standard") if self.stage.output.laned else None
-        )
+        return names.topic(self.prefix, declared.noun, (lane or "standard") if declared.laned else None)
 
 
 def plan(stage: Stage, prefix: str, foreign: Iterable[str] = ()) -> Plan:
@@ -87,7 +98,7 @@ def plan(stage: Stage, prefix: str, foreign: Iterable[str] = ()) -> Plan:
         prefix=prefix,
         group=names.group(prefix, stage.name),
         sources={source.topic: source for source in (*_sources(stage, prefix), *_foreign(stage, others))},
-        tiers={names.retry_topic(prefix, stage.name, tier): tier for tier in TIERS},
+        tiers={names.retry_topic(prefix, stage.name, tier): tier for tier in stage.retry.tiers},
         dead_letters=names.dead_letter_topic(prefix, stage.name),
         failures=names.topic(prefix, "failures"),
         foreign=frozenset(others),

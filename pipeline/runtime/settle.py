@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from pipeline.core import headers as h
@@ -17,7 +18,7 @@ from pipeline.core.headers import Tries
 from pipeline.core.payloads import Failure, JobPayload, Payload
 from pipeline.core.ports import Clock, Codec, Producer, RecordTooLarge
 from pipeline.core.record import Headers, Outgoing
-from pipeline.core.retry import TIERS, DeadLetter, FailJob, Tier, Wait, describe, tier_for
+from pipeline.core.retry import DeadLetter, FailJob, Tier, Wait, describe, tier_for
 from pipeline.runtime.plan import Plan
 from pipeline.runtime.work import Item
 
@@ -53,14 +54,35 @@ class Settler:
     version: str
 
     async def outputs(self, item: Item, event: Event[Payload], payloads: Sequence[Payload]) -> None:
-        """Settle by the handler's outputs; with none, nothing is owed."""
+        """Settle by the handler's outputs, and what it has told beside them; with none, nothing is owed."""
+        if item.emitted:
+            await self.tell(item, event)
         records = []
         for index, payload in enumerate(payloads):
             child = event.derive(payload, self.plan.stage.name, index, len(payloads))
-            noun = self.plan.stage.output.noun if self.plan.stage.output else ""
-            topic = self.plan.output_topic(child.job.lane)
-            records.append(await self._record(item, child, noun, topic))
+            records.append(await self._output(item, child))
         self._send(item, "output", records)
+
+    async def tell(self, item: Item, event: Event[Payload]) -> None:
+        """Encode what a try has told beside its outcome: whatever end comes is written together with it.
+
+        Raises Defer and Reject of the codec: then the try counts as not told of, and its repetition tells of itself.
+        """
+        payloads, item.emitted = item.emitted, ()
+        name = f"{self.plan.stage.name}.try{event.tries.attempts + 1}"
+        children = [event.derive(payload, name, index, len(payloads)) for index, payload in enumerate(payloads)]
+        item.told = (*item.told, *[await self._output(item, child) for child in children])
+
+    def tell_now(self, item: Item) -> None:
+        """Write what was told of a try that the item only waits after, in place. Refused, it waits for the end."""
+        told, item.told = item.told, ()
+
+        def heard(error: Exception | None, record: Outgoing) -> None:
+            if error is not None:
+                item.told = (*item.told, record)
+
+        for record in told:
+            self.producer.send(record, partial(heard, record=record))
 
     def answered(self, item: Item) -> None:
         """Settle by what is written already: nothing is owed."""
@@ -97,7 +119,8 @@ class Settler:
 
     def retry(self, item: Item, event: Event[Payload], decision: Wait) -> Tier:
         """Settle by a copy in the tier that fits the wait; returns the tier."""
-        tier = tier_for(decision.not_before - self.clock()) or TIERS[0]
+        tiers = self.plan.stage.retry.tiers
+        tier = tier_for(decision.not_before - self.clock(), tiers) or tiers[0]
         self.move(item, event, decision.tries, tier, decision.not_before, "retry")
         return tier
 
@@ -123,6 +146,10 @@ class Settler:
         child = event.derive(failure, f"{self.plan.stage.name}.{kind}")
         return await self._record(item, child, "failures", self.plan.failures)
 
+    async def _output(self, item: Item, child: Event[Payload]) -> Outgoing:
+        declared = self.plan.output(child.payload)
+        return await self._record(item, child, declared.noun, self.plan.output_topic(child.job.lane, declared))
+
     async def _record(self, item: Item, event: Event[Payload], noun: str, topic: str) -> Outgoing:
         value = await self.codec.encode(noun, event.payload)
         return Outgoing(topic, event.key, value, event.headers(noun, self.clock()), self._partition(item))
@@ -134,9 +161,7 @@ class Settler:
         return None if self.plan.stage.repartition else item.part.name.number
 
     def _send(self, item: Item, end: str, records: Sequence[Outgoing]) -> None:
-        item.end = end if records else "nothing"
-        if self.plan.stage.costly:
-            records = [_stamped(record, item) for record in records]
+        records = self._owed(item, end, records)
         if not records:
             self.ledger.settled(item)
             return
@@ -144,6 +169,14 @@ class Settler:
         refused: list[tuple[Outgoing, Exception]] = []
         for record in records:
             self.producer.send(record, self._acknowledgement(item, record, refused))
+
+    def _owed(self, item: Item, end: str, records: Sequence[Outgoing]) -> Sequence[Outgoing]:
+        """Return all that an end owes: its records, and what was told beside it, which settles nothing by itself."""
+        item.end = end if records else "nothing"
+        if self.plan.stage.costly:
+            records = [_stamped(record, item) for record in records]
+        told, item.told = item.told, ()
+        return [*records, *told] if told else records
 
     def _acknowledgement(
         self, item: Item, record: Outgoing, refused: list[tuple[Outgoing, Exception]]

@@ -11,7 +11,8 @@ from pipeline.core.errors import Fail
 from pipeline.core.headers import Tries
 from pipeline.core.job import Job
 from pipeline.core.offset_map import NOTHING, Progress
-from pipeline.core.record import Commit, Partition, Record
+from pipeline.core.payloads import Payload
+from pipeline.core.record import Commit, Outgoing, Partition, Record
 from pipeline.core.retry import Tier
 from pipeline.runtime.answers import Answers
 from pipeline.runtime.keys import KeyQueues
@@ -105,6 +106,7 @@ class Item(Taken):
     in its feed's window, `pending` until it has led to anything. `due` is when it leaves its tier, in seconds since the
     epoch.
     `job` is known once it is decoded. `task` runs its handler now; `refusal` is why it is to end, whatever that gives.
+    `emitted` is what its try tells beside its outcome; encoded it is `told`, until it is handed to the producer.
     Of a costly call, `until` is when it ends at the latest, 0 while none runs, and `payloads` what it has returned.
     `fate` tells what becomes of it when its partition has gone: `handed` over it is finished to any end, `lost` it
     still writes an answer, since that is paid for.
@@ -113,6 +115,7 @@ class Item(Taken):
     __slots__ = (
         "counted",
         "due",
+        "emitted",
         "end",
         "fate",
         "job",
@@ -124,6 +127,7 @@ class Item(Taken):
         "record",
         "refusal",
         "task",
+        "told",
         "tries",
         "until",
     )
@@ -146,6 +150,12 @@ class Item(Taken):
         self.until = 0.0
         self.payloads: Sequence[Any] | None = None
         self.fate = ""
+        self.emitted: Sequence[Payload] = ()
+        self.told: Sequence[Outgoing] = ()
+
+    def emit(self, payload: Payload) -> None:
+        """Keep what a try tells beside its outcome, to be written with it."""
+        self.emitted = (*self.emitted, payload)
 
     def called_off(self) -> bool:
         """Whether its handler works for nothing."""

@@ -238,6 +238,8 @@ class Workers:
             return
         self._observer.concluded(self._plan, event, decision, error)
         try:
+            if item.emitted:
+                await self._settler.tell(item, event)
             match decision:
                 case StopStage(reason):
                     self._verdicts.halt(Halt(reason))
@@ -255,7 +257,7 @@ class Workers:
             await self._conclude(item, event, Reject(unfit.reason, code=unfit.code), None)
 
     def _wait(self, item: Item, event: Event[Payload], decision: Wait) -> None:
-        short = decision.in_place or tier_for(decision.not_before - self._clock()) is None
+        short = decision.in_place or tier_for(decision.not_before - self._clock(), self._plan.stage.retry.tiers) is None
         if not item.part.alive and item.payloads is None:
             # Handed over, it cannot wait here; its next owner waits for this copy. Lost, it is somebody else's.
             if item.fate == "handed" and not self._plan.stage.retry.in_place:
@@ -265,6 +267,8 @@ class Workers:
         # A paid answer is kept here until it can be written: elsewhere it would be paid for again.
         if self._plan.stage.retry.in_place or (short and room) or item.payloads is not None:
             item.tries = decision.tries
+            if item.told:
+                self._settler.tell_now(item)
             self._waiting.wait(item, decision.not_before, self._dispatch.push)
         else:
             self._settler.retry(item, event, decision)

@@ -17,7 +17,7 @@ from pipeline.core.limits import estimate_tokens
 from pipeline.core.payloads import Completion, Passage, RetrievedContext
 from pipeline.core.ports import ChatAnswer, ChatCall, ChatModel
 from pipeline.core.stage import Context
-from pipeline.stages.kind import kind_of
+from pipeline.stages.kind import kind_for
 from pipeline.stages.template import Prompts, compile_templates
 
 LONGEST_CALL = 590.0
@@ -47,7 +47,7 @@ class Infer:
         Raises Fail with code `context_too_long`, Retry once for an empty answer where the type wants that, and what
         the model raises.
         """
-        kind = kind_of(self.catalog, event.job.type)
+        kind = kind_for(self.catalog, event.job)
         call, passages = self._call(event.payload, kind, ctx)
         answer = await self.model.complete(call)
         if kind.on_empty == "retry" and ctx.attempt == 1 and is_empty(answer):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pipeline.core.catalog import Catalog, EventType
 from pipeline.core.errors import Reject
+from pipeline.core.job import Job
+from pipeline.core.patch import read_patch
 
 
 def kind_of(catalog: Catalog, name: str) -> EventType:
@@ -16,3 +18,18 @@ def kind_of(catalog: Catalog, name: str) -> EventType:
     if kind is None:
         raise Reject(f"the catalog (version {catalog.version or 'unknown'}) has no type {name!r}", code="unknown_type")
     return kind
+
+
+def kind_for(catalog: Catalog, job: Job) -> EventType:
+    """Return the event type of a job, with the model and the token budget that an operator has set for it.
+
+    Raises Reject as `kind_of` does, and for a model or a budget that the catalog does not allow (any more).
+    """
+    kind = kind_of(catalog, job.type)
+    if not job.overrides:
+        return kind
+    patch = read_patch(job.overrides)
+    model, tokens = patch.model or kind.model, patch.max_output_tokens or kind.max_output_tokens
+    if model not in catalog.models or tokens >= catalog.models[model].context_tokens:
+        raise Reject(f"the catalog allows no answer of {tokens} tokens by a model {model!r}", code="bad_patch")
+    return kind.model_copy(update={"model": model, "max_output_tokens": tokens})

@@ -12,13 +12,13 @@ from typing import Literal
 from pipeline.core.catalog import Catalog, EventType
 from pipeline.core.errors import Defer, Fail
 from pipeline.core.event import Event
-from pipeline.core.payloads import Delivery, Failure, Result
+from pipeline.core.payloads import Delivery, Failure, Message, Result
 from pipeline.core.ports import WebhookMessage, WebhookSender
 from pipeline.core.stage import Context
 from pipeline.stages.bounds import short
 from pipeline.stages.message import completed, failed
 
-UNHEARD = frozenset({"notify", "index"})
+UNHEARD = frozenset({"notify", "deliver", "index"})
 """Stages whose failures go to no webhook: a lost webhook would be announced by another, and a document has no job."""
 
 _Outcome = Literal["delivered", "undeliverable", "suppressed"]
@@ -31,7 +31,7 @@ class Notify:
     catalog: Catalog
     webhooks: WebhookSender
 
-    async def __call__(self, event: Event[Result | Failure], ctx: Context) -> Sequence[Delivery]:
+    async def __call__(self, event: Event[Result | Failure], ctx: Context) -> Sequence[Delivery | Message]:
         """Return the one delivery. Raises Retry and Defer of the sender, and Defer until a failure's grace is over."""
         payload, kind = event.payload, self.catalog.types.get(event.job.type)
         endpoint, note = choose_endpoint(self.catalog, kind, payload.endpoint)
@@ -43,11 +43,13 @@ class Notify:
         else:
             body = completed(event, payload)
         try:
-            status = await self.webhooks.post(WebhookMessage(endpoint, event.id, body))
+            answer = await self.webhooks.post(WebhookMessage(endpoint, event.id, body))
+            if answer.refusal is not None:
+                raise answer.refusal
         except Fail as refused:
             # An endpoint that is gone stays gone: the job is over, and a failure event would only come back here.
             return [report(event, ctx, endpoint, "undeliverable", "; ".join(filter(None, (refused.reason, note))))]
-        return [report(event, ctx, endpoint, "delivered", note, status)]
+        return [report(event, ctx, endpoint, "delivered", note, answer.status)]
 
 
 def choose_endpoint(catalog: Catalog, kind: EventType | None, wanted: str | None) -> tuple[str, str]:

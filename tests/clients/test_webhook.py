@@ -56,10 +56,10 @@ class Reached:
 
 
 @asynccontextmanager
-async def opened(secret: str = SECRET) -> AsyncIterator[Reached]:
+async def opened(secret: str = SECRET, timeout: float = 20.0) -> AsyncIterator[Reached]:
     """Open the client on a receiver that knows `SECRET`."""
     async with receiver(ReceiverConfig(SECRET)) as server:
-        endpoints = {"default": Address(server.url, secret, "WEBHOOK_URL", "WEBHOOK_SECRET")}
+        endpoints = {"default": Address(server.url, secret, "WEBHOOK_URL", "WEBHOOK_SECRET", timeout)}
         async with open_webhooks(endpoints, allow_loopback=True, clock=time.time) as sender:
             yield Reached(sender, server)
 
@@ -87,33 +87,33 @@ async def test_the_receiver_verifies_the_signature() -> None:
 async def test_both_keys_sign_while_they_are_changed() -> None:
     """With two secrets a receiver that knows either one accepts."""
     async with opened(f"{new_secret()} {SECRET}") as reached:
-        assert await reached.sender.post(MESSAGE) == 204
+        assert (await reached.sender.post(MESSAGE)).status == 204
 
 
 async def test_another_secret_is_refused_and_retried() -> None:
     """A receiver that cannot verify says 401, which a person mends."""
     async with opened(new_secret()) as reached:
-        with pytest.raises(Retry) as refused:
-            await reached.sender.post(MESSAGE)
-    assert refused.value.code == "webhook_401"
+        refused = (await reached.sender.post(MESSAGE)).refusal
+    assert refused is not None
+    assert refused.code == "webhook_401"
 
 
 async def test_a_slow_endpoint_times_out() -> None:
-    """An endpoint has the message's time and no more."""
-    async with opened() as reached:
+    """An endpoint has its own time and no more."""
+    async with opened(timeout=0.2) as reached:
         reached.server.fail(HookFailure(seconds=30.0))
-        with pytest.raises(Retry) as refused:
-            await reached.sender.post(WebhookMessage("default", "id", b"{}", timeout=0.2))
-    assert refused.value.code == "webhook_timeout"
+        refused = (await reached.sender.post(WebhookMessage("default", "id", b"{}"))).refusal
+    assert refused is not None
+    assert refused.code == "webhook_timeout"
 
 
 async def test_a_connection_that_breaks_is_retried() -> None:
     """Whether the endpoint heard it is unknown, so it hears it again, under the same id."""
     async with opened() as reached:
         reached.server.fail(HookFailure(cut=True))
-        with pytest.raises(Retry) as refused:
-            await reached.sender.post(MESSAGE)
-        assert refused.value.code == "webhook_unreachable"
+        refused = (await reached.sender.post(MESSAGE)).refusal
+        assert refused is not None
+        assert refused.code == "webhook_unreachable"
         await reached.sender.post(MESSAGE)
         assert reached.server.duplicates() == (MESSAGE.id,)
 
@@ -137,7 +137,7 @@ async def test_an_endless_answer_is_not_read() -> None:
     async with listening(app, 0, "flood") as port:
         endpoints = {"default": Address(f"http://{HOST}:{port}/", SECRET)}
         async with open_webhooks(endpoints, allow_loopback=True, clock=time.time) as sender:
-            assert await sender.post(MESSAGE) == 202
+            assert (await sender.post(MESSAGE)).status == 202
             await asyncio.wait_for(closed.wait(), 20)
 
 
@@ -146,7 +146,7 @@ async def test_the_environment_cannot_come_between(monkeypatch: pytest.MonkeyPat
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, f"http://{HOST}:9")
     async with opened() as reached:
-        assert await reached.sender.post(MESSAGE) == 204
+        assert (await reached.sender.post(MESSAGE)).status == 204
 
 
 async def test_a_reason_does_not_tell_the_address() -> None:
@@ -154,9 +154,9 @@ async def test_a_reason_does_not_tell_the_address() -> None:
     async with listening(web.Application(), 0, "nobody") as port:
         address = f"http://{HOST}:{port}/hooks/hidden-in-the-path"
     async with open_webhooks({"default": Address(address, SECRET)}, allow_loopback=True, clock=time.time) as sender:
-        with pytest.raises(Retry) as refused:
-            await sender.post(MESSAGE)
-    assert "hidden" not in refused.value.reason
+        refused = (await sender.post(MESSAGE)).refusal
+    assert refused is not None
+    assert "hidden" not in refused.reason
 
 
 @pytest.mark.parametrize(

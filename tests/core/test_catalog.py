@@ -177,7 +177,7 @@ TYPE, MODEL, END = ("types", "quick"), ("models", "small"), ("endpoints", "main"
         ((*END, "url"), "", "endpoints.main.url: String should have at least 1 character"),
         ((*END, "secret_env"), None, "endpoints.main.secret_env: Input should be a valid string"),
         (("templates", "qa"), "Answer.", "templates.qa: Input should be"),
-        (("tenants",), "acme", "tenants: Input should be a valid tuple"),
+        (("tenants",), "acme", "tenants: Input should be a valid dictionary"),
         (("models",), [], "models: Input should be a valid dictionary"),
         (("types", "quick"), None, "types.quick: Input should be"),
     ],

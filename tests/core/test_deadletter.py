@@ -14,7 +14,7 @@ from pipeline.core.headers import Origin, Tries
 from pipeline.core.record import Header, Headers, Position, Record
 from tests.core.strategies import KNOWN, NOW, few, hostile_headers, records, texts, tries
 
-BOOKKEEPING = {*h.COPY_SCOPED, *(name for name in KNOWN if name.startswith((h.DEAD, h.X_ORIGINAL)))}
+BOOKKEEPING = {*h.COPY_SCOPED, *(name for name in KNOWN if name.startswith((h.DEAD, h.X_ORIGINAL, h.REPLAY)))}
 GRAVE = Grave("infer", "pipeline.infer", "unexpected", "KeyError", "KeyError: 'x'", "0.1.0", failed_at=NOW)
 ORIGINAL = Record("pipeline.prompts", 3, 42, b"k\xff", b"\x00v", (("app", None), ("app", b"\xff")), 1_700_000_000_000)
 
@@ -24,7 +24,7 @@ def _origin(record: Record) -> Origin:
 
 
 def _own(headers: Headers) -> tuple[Header, ...]:
-    """What of a record's headers is not a copy's bookkeeping."""
+    """What of a record's headers is neither a copy's bookkeeping nor, as on an original, a forged wish of a replay."""
     return tuple(header for header in headers if header[0] not in BOOKKEEPING)
 
 

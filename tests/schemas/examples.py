@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.core.payloads import (
+    Audit,
     Citation,
     Completion,
     Control,
     Delivery,
     Document,
     Failure,
+    Letter,
+    Message,
     Passage,
     Payload,
     Prompt,
@@ -33,6 +36,9 @@ NOUNS: dict[str, type[Payload]] = {
     "deliveries": Delivery,
     "documents": Document,
     "control": Control,
+    "messages": Message,
+    "letters": Letter,
+    "audit": Audit,
 }
 """The payload that each noun carries."""
 
@@ -120,6 +126,10 @@ FULL: dict[str, Payload] = {
         finished_at_ms=1_800_000_000_456,
         endpoint="crm",
         metadata=_LABELS,
+        code="gone",
+        duration_ms=17,
+        request_bytes=4_711,
+        response_bytes=12,
     ),
     "documents": Document(
         source="docs",
@@ -146,6 +156,32 @@ FULL: dict[str, Payload] = {
         operator="müller",
         at_ms=1_800_000_000_123,
         expires_at_ms=1_800_600_000_123,
+        endpoint="crm",
+    ),
+    "messages": Message(
+        webhook_id="msg_1", kind="job.failed", body='{"type": "job.failed"} 🚚', endpoint="crm", metadata=_LABELS
+    ),
+    "letters": Letter(
+        state="assigned",
+        topic="pipeline.infer.dlq",
+        partition=11,
+        offset=2**40,
+        job="5a0c6d0e-7f0b-5c55-9d0c-0f6f6a1f6e51",
+        operator="müller",
+        reason="Hers to mend.",
+        at_ms=1_800_000_000_123,
+        assignee="ann",
+        replay="r-1",
+        replays=2,
+        run=3,
+    ),
+    "audit": Audit(
+        action="letter.assigned",
+        subject="5a0c6d0e-7f0b-5c55-9d0c-0f6f6a1f6e51",
+        operator="müller",
+        reason="Hers to mend.",
+        at_ms=1_800_000_000_123,
+        details=_LABELS,
     ),
 }
 """Every field has a value other than its default."""
@@ -173,5 +209,8 @@ LEAST: dict[str, Payload] = {
     "deliveries": Delivery(webhook_id="msg_2", kind="job.completed", outcome="delivered", finished_at_ms=0),
     "documents": Document(source="docs", id="", tenant="acme", title="", body="", version=-1),
     "control": Control(state="paused", at_ms=0),
+    "messages": Message(webhook_id="msg_2", kind="job.completed", body=""),
+    "letters": Letter(state="resolved", at_ms=0),
+    "audit": Audit(action="paused", at_ms=0),
 }
 """Every field that has a default is left at it."""

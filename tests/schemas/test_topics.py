@@ -5,13 +5,13 @@ from __future__ import annotations
 from pipeline.core.limits import MAX_COPY_BYTES, MAX_FOREIGN_COPY_BYTES
 from pipeline.core.payloads import Payload
 from pipeline.runtime.plan import plan
-from pipeline.topology import CONTROL, STAGES, TOPICS, chain, growth_order, reads_foreign, topic_specs
+from pipeline.topology import PEOPLES, STAGES, TOPICS, chain, growth_order, reads_foreign, topic_specs
 from tests.schemas.examples import NOUNS, SCHEMAS
 
 
 def test_every_topic_has_a_schema_and_every_schema_a_topic() -> None:
     """The nouns under `schemas/` are those of the topology, with the same payloads."""
-    declared: dict[str, type[Payload]] = {topic.noun: topic.payload for topic in (*TOPICS, CONTROL)}
+    declared: dict[str, type[Payload]] = {topic.noun: topic.payload for topic in (*TOPICS, *PEOPLES)}
     assert declared == NOUNS
     assert sorted(declared) == list(SCHEMAS.nouns)
 
@@ -25,7 +25,7 @@ def test_what_a_record_leads_to_grows_before_what_it_stands_on() -> None:
         bound = plan(one, "p")
         sources = [place[name] for name in bound.sources if name in place]
         copies = [place[name] for name in (*bound.tiers, bound.dead_letters, bound.failures) if name in place]
-        outputs = [place[name] for name in order if one.output and name.startswith(f"p.{one.output.noun}")]
+        outputs = [place[name] for made in one.outputs for name in order if name.startswith(f"p.{made.noun}")]
         if sources and not one.repartition:
             assert max(outputs) < min(sources)
             assert all(name < min(sources) for name in copies if name != place["p.failures"])

@@ -49,6 +49,7 @@ async def notify(
 ) -> Delivery:
     """Return the one output."""
     (delivery,) = await Notify(known or catalog(), hooks)(event(payload, **job), context(now=now, attempt=2))
+    assert isinstance(delivery, Delivery)
     return delivery
 
 

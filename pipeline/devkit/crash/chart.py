@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.core import names
-from pipeline.core.retry import TIERS, Tier
+from pipeline.core.retry import Tier
 from pipeline.core.stage import Stage, Topic
 
 
@@ -39,8 +39,7 @@ class Map:
 
     def outputs(self, stage: str) -> list[str]:
         """The topics that a stage writes its outputs to."""
-        output = self.stages[stage].output
-        return list(_spelt(self.prefix, output)) if output else []
+        return [name for output in self.stages[stage].outputs for name in _spelt(self.prefix, output)]
 
     def name(self, noun: str) -> str:
         """The name of a topic without lanes."""
@@ -54,7 +53,7 @@ def chart(stages: Iterable[Stage], prefix: str) -> Map:
     for stage in known.values():
         for source in stage.sources:
             read.update((topic, Read(stage, None)) for topic in _spelt(prefix, source))
-        read.update((names.retry_topic(prefix, stage.name, tier), Read(stage, tier)) for tier in TIERS)
+        read.update((names.retry_topic(prefix, stage.name, tier), Read(stage, tier)) for tier in stage.retry.tiers)
     dead = frozenset(names.dead_letter_topic(prefix, name) for name in known)
     return Map(prefix, known, read, dead)
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from pipeline.core.errors import Defer, Reject, Retry
+from pipeline.core.errors import Defer, Outcome, Reject, Retry
 from pipeline.core.index_ports import Chunk, Indexed, Search
 from pipeline.core.payloads import Document, Passage
-from pipeline.core.ports import ChatAnswer, ChatCall, Clock, WebhookMessage
+from pipeline.core.ports import ChatAnswer, ChatCall, Clock, WebhookAnswer, WebhookMessage
 from pipeline.devkit.crash.ledger import Ledger
 from pipeline.devkit.crash.scheduler import owner
 from pipeline.devkit.crash.script import BROKEN, PASSAGE, REFUSED, UNHEARD
@@ -122,14 +122,17 @@ class Outside:
 
     # -------------------------------------------------------------- webhooks
 
-    async def post(self, message: WebhookMessage) -> int:
+    async def post(self, message: WebhookMessage) -> WebhookAnswer:
         """Keep a message; see the port."""
-        await self._trouble("webhooks", message.id)
+        try:
+            await self._trouble("webhooks", message.id)
+        except Outcome as refusal:
+            return WebhookAnswer(None, refusal=refusal)
         if UNHEARD.encode() in message.body:
-            raise Retry("nobody hears this webhook")
-        status = await self._webhooks.post(message)
+            return WebhookAnswer(None, refusal=Retry("nobody hears this webhook"))
+        answer = await self._webhooks.post(message)
         self.posts.append(message)
-        return status
+        return answer
 
     # -------------------------------------------------------------- outages
 
