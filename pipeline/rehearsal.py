@@ -31,7 +31,7 @@ from pipeline.wire.codec import AvroCodec
 from pipeline.wire.schemas import load_schemas
 
 PARTITIONS = 2
-LONGEST_DELAY, MOST_DELAYS = 600.0, 4
+LONGEST_DELAY, MOST_DELAYS = 300.0, 3
 
 
 class Watched(Protocol):
@@ -86,7 +86,7 @@ class Given(Protocol):
 
 
 def _impatient(stage: Stage) -> Stage:
-    """Declare a stage that gives up within half an hour: a day of waiting for webhooks would show nothing more."""
+    """Declare a stage that gives up within ten minutes: a day of waiting for webhooks would show nothing more."""
     delays = tuple(min(delay, LONGEST_DELAY) for delay in stage.retry.delays[:MOST_DELAYS])
     return replace(stage, retry=replace(stage.retry, delays=delays))
 

@@ -44,7 +44,9 @@ def varied(stages: Sequence[Stage], variants: Sequence[Variant]) -> list[Stage]:
     """Declare `stages` as `variants` say. Raises ValueError where a stage cannot be declared so."""
     known = {stage.name: stage for stage in stages}
     for one in variants:
-        known[one.stage] = replace(known[one.stage], **_WAYS[one.way])
+        stage = replace(known[one.stage], **_WAYS[one.way])
+        # The tiers stay what the topics were made for, whatever policy is played.
+        known[one.stage] = replace(stage, retry=replace(stage.retry, tiers=known[one.stage].retry.tiers))
     return list(known.values())
 
 
