@@ -90,6 +90,21 @@ def test_an_impossible_policy_is_refused_where_it_is_declared(delays: tuple[floa
         RetryPolicy(delays)
 
 
+@pytest.mark.parametrize(
+    "tiers", [(), (Tier("a", 0.0),), (Tier("a", 9.0), Tier("b", 3.0)), (Tier("a", 1.0), Tier("b", math.inf))]
+)
+def test_tiers_are_declared_shortest_first(tiers: tuple[Tier, ...]) -> None:
+    """There is at least one, and each is longer than the one before, and finite."""
+    with pytest.raises(ValueError, match="retry tiers must be there, finite, and each longer"):
+        RetryPolicy(tiers=tiers)
+
+
+def test_tiers_have_names_of_their_own() -> None:
+    """Two of one name would be one topic with two delays."""
+    with pytest.raises(ValueError, match="retry tiers must have names of their own"):
+        RetryPolicy(tiers=(Tier("a", 1.0), Tier("a", 2.0)))
+
+
 @given(POLICIES, st.lists(FAULTS | DEFERRALS, max_size=30))
 def test_only_attempts_lead_to_the_dead_letters(policy: RetryPolicy, errors: list[Retry | Defer | ValueError]) -> None:
     """In any mixture of faults and deferrals the policy's number of faults is the end; deferrals cost none of them."""

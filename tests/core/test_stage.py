@@ -13,15 +13,16 @@ import pytest
 from pipeline.core.catalog import Catalog
 from pipeline.core.event import Event
 from pipeline.core.index_ports import PassageSearch
-from pipeline.core.payloads import Delivery, Document, Failure, Prompt, Request, Result
+from pipeline.core.payloads import Delivery, Document, Failure, Message, Prompt, Request, Result
 from pipeline.core.ports import ChatModel
 from pipeline.core.retry import RetryPolicy
-from pipeline.core.stage import Context, Stage, Topic, joined, sink, stage
+from pipeline.core.stage import Context, Stage, Topic, forked, joined, sink, stage
 
 REQUESTS = Topic("requests", Request, open_topic=True)
 PROMPTS = Topic("prompts", Prompt)
 RESULTS, FAILURES = Topic("results", Result), Topic("failures", Failure)
 DELIVERIES = Topic("deliveries", Delivery)
+MESSAGES = Topic("messages", Message)
 DOCUMENTS = Topic("documents", Document, open_topic=True)
 
 
@@ -65,6 +66,14 @@ def test_a_stage_may_read_two_topics() -> None:
     declared = joined("notify", (RESULTS, FAILURES), DELIVERIES, Notify, timeout=5, retry=RetryPolicy(()))
     assert ((RESULTS, FAILURES), DELIVERIES, False) == (declared.sources, declared.output, declared.open_topic)
     assert (5, 1) == (declared.timeout, declared.retry.tries)
+
+
+def test_a_stage_may_write_two_topics() -> None:
+    """The type of a payload picks between them; a costly stage, which looks for its answers on one, may not."""
+    declared = forked("notify", (RESULTS, FAILURES), (DELIVERIES, MESSAGES), Notify)
+    assert (DELIVERIES, MESSAGES) == declared.outputs
+    with pytest.raises(ValueError, match="stage notify: a costly stage finds its answers on one output topic"):
+        forked("notify", (RESULTS, FAILURES), (DELIVERIES, MESSAGES), Notify, costly=True)
 
 
 def test_a_sink_writes_nothing() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.core import headers as h
 from pipeline.core.record import Record
 from pipeline.core.retry import TIERS, Tier
 from pipeline.runtime.delay import CLOCK_MARGIN, Move, Release, Rest, exit_time, onward
@@ -21,6 +24,17 @@ def test_a_record_leaves_its_tier_after_exactly_its_delay() -> None:
     """The delay counts from when the copy was written, however late it is looked at."""
     assert exit_time(written(1_000_000), TENS, now=1_003.0) == 1_010.0
     assert exit_time(written(1_000_000), TENS, now=9_999.0) == 1_010.0
+
+
+def test_what_a_replay_brought_back_does_not_wait() -> None:
+    """Due when it was written, it leaves at once; a later copy of it waits like any other."""
+    replayed = replace(written(1_000_000), headers=((h.REPLAY_ID, b"r"), (h.NOT_BEFORE, b"999999")))
+    assert exit_time(replayed, TENS, now=1_003.0) == 1_000.0
+    again = replace(written(1_000_000), headers=((h.REPLAY_ID, b"r"), (h.NOT_BEFORE, b"1010000")))
+    assert exit_time(again, TENS, now=1_003.0) == 1_010.0
+    short = replace(written(1_000_000), headers=((h.NOT_BEFORE, b"999999"),))
+    assert exit_time(short, TENS, now=1_003.0) == 1_010.0
+    assert exit_time(replayed, TENS, now=999.0) == 1_009.0
 
 
 def test_a_timestamp_that_is_absent_or_ahead_counts_as_now() -> None:

@@ -74,6 +74,32 @@ async def test_the_call_is_the_types() -> None:
     assert call.user.endswith("<question>\nWhen?\n</question>")
 
 
+async def test_what_an_operator_has_set_is_obeyed() -> None:
+    """A patched replay asks another model of the catalog, or for more tokens; the price is that model's."""
+    model = FakeModel()
+    known = catalog(
+        {
+            "models": {
+                name: {"input_usd_per_million": price, "output_usd_per_million": price}
+                for name, price in (("small", 1.0), ("large", 9.0))
+            }
+        }
+    )
+    patched = event(RetrievedContext(input="When?"), overrides='{"max_output_tokens": 7, "model": "large"}')
+    (made,) = await Infer(known, model)(patched, context())
+    assert [(call.model, call.max_output_tokens) for call in model.calls] == [("large", 7)]
+    assert made.cost_usd == pytest.approx((made.prompt_tokens + made.completion_tokens) * 9e-6)
+
+
+@pytest.mark.parametrize("overrides", ['{"model": "elsewhere"}', '{"max_output_tokens": 2000}', "{", '{"tenant": "x"}'])
+async def test_what_the_catalog_does_not_allow_is_our_fault(overrides: str) -> None:
+    """A model that is not there (any more), or no room for a prompt: nothing is paid, and it can be replayed."""
+    model = FakeModel()
+    with pytest.raises(Reject) as refused:
+        await Infer(catalog(), model)(event(RetrievedContext(input="When?"), overrides=overrides), context())
+    assert (refused.value.code, model.calls) == ("bad_patch", [])
+
+
 async def test_the_worst_passages_go_when_the_window_is_full() -> None:
     """What does not fit into the model's context is dropped from the end; the completion keeps what was shown."""
     model = FakeModel()
