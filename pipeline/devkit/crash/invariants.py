@@ -156,7 +156,10 @@ def order(ledger: Ledger) -> None:
 def _order(ledger: Ledger, stage: Stage, topic: str) -> None:
     last: dict[tuple[str, int, bytes], Written] = {}
     seen: set[str] = set()
+    ours = frozenset(ledger.chart.topics(stage.name))
     for made in ledger.of(topic):
+        if made.origin and made.origin.partition("/")[0] not in ours:
+            continue  # two stages may write one topic
         source = ledger.at(made.origin) if made.origin else None
         if made.id in seen or source is None or source.id in ledger.copied or source.id in ledger.failed:
             continue
