@@ -44,13 +44,14 @@ def configured(text: str, *, allow_loopback: bool) -> URL:
 
 
 def brought(text: str, hosts: Collection[str], *, allow_loopback: bool) -> URL:
-    """Check the URL that a request brings: its host must be one of `hosts`, spelt as by `plain`, and its port 443.
+    """Check the URL that a request brings: its host must be on the list, and its port 443.
 
-    Where loopback is allowed, a loopback host may have any port. Raises ForbiddenAddress.
+    `hosts` are spelt as by `plain`; `*.example.com` is all hosts below example.com. Where loopback is allowed, a
+    loopback host may have any port. Raises ForbiddenAddress.
     """
     url = _parsed(text)
     _check(url, allow_loopback=allow_loopback)
-    if plain(url.raw_host or "") not in hosts:
+    if not _listed(plain(url.raw_host or ""), hosts):
         raise ForbiddenAddress("has a host that is not on the list of its tenant")
     if url.port != PORT and not (allow_loopback and is_loopback(url.raw_host or "")):
         raise ForbiddenAddress(f"must have port {PORT}")
@@ -64,6 +65,10 @@ def plain(host: str) -> str:
     except ValueError:
         return host
     return host.lower().rstrip(".")
+
+
+def _listed(host: str, hosts: Collection[str]) -> bool:
+    return host in hosts or any(one.startswith("*.") and host.endswith(one[1:]) for one in hosts)
 
 
 def is_loopback(host: str) -> bool:

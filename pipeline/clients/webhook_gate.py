@@ -14,6 +14,8 @@ IN_ALL = 256
 """The most posts in flight, all endpoints together, as long as each has less than its equal share of them."""
 BOOKINGS = 10_000
 """The most turns that an endpoint remembers; who comes then is told a time, but is a newcomer again."""
+LANES = 1_000
+"""Above so many lanes those at rest are forgotten: a list of hosts may stand for any number of them."""
 HORIZON = 3_600.0
 """Seconds: no turn is further away, as nobody knows how fast an endpoint will be by then."""
 KEPT_SECONDS = 10.0
@@ -55,11 +57,13 @@ class Gate:
         self._in_all = in_all
         self._inside = 0
         self._lanes: dict[str, Turnstile] = {}
+        self._many = LANES
 
     def enter(self, lane: str, limits: Limits, message: str, now: float) -> Ticket | float:
         """Let a message in, or return when its turn is, which is later than now. The first limits of a lane count."""
         turnstile = self._lanes.get(lane)
         if turnstile is None:
+            self._forget(now)
             turnstile = self._lanes[lane] = Turnstile(limits)
         share = max(1, self._in_all // len(self._lanes))
         got = turnstile.enter(message, now, room=self._inside < self._in_all or turnstile.inside < share)
@@ -72,6 +76,11 @@ class Gate:
         """End a post."""
         self._inside -= 1
         self._lanes[ticket.lane].leave(ticket.number, now)
+
+    def _forget(self, now: float) -> None:
+        if len(self._lanes) >= self._many:
+            self._lanes = {lane: one for lane, one in self._lanes.items() if not one.at_rest(now)}
+            self._many = max(LANES, 2 * len(self._lanes))
 
 
 class Turnstile:
@@ -91,6 +100,7 @@ class Turnstile:
         self._late: dict[str, None] = {}  # whose turn is over: no room is kept, but they are no newcomers either
         self._last = self._second = float("-inf")  # the last turns given to newcomers, and to those who found no room
         self._spread = 0.0
+        self._asked = float("-inf")
 
     @property
     def inside(self) -> int:
@@ -102,11 +112,17 @@ class Turnstile:
         """How many turns are remembered."""
         return len(self._turns)
 
+    def at_rest(self, now: float) -> bool:
+        """Whether a new one in its place would make no difference, or none that anybody waits for."""
+        waiting = (self._turns or self._late) and now < self._asked + HORIZON
+        return not self._begun and not waiting and self._free_at <= now
+
     def enter(self, message: str, now: float, *, room: bool = True) -> int | float:
         """Let a message in and return its number, an int; or return when its turn is, a float later than now.
 
         Without `room` nobody is let in.
         """
+        self._asked = now
         self._advance(now)
         returns = message in self._due or message in self._late
         if room and self._has_room(now, returns=returns):

@@ -25,6 +25,16 @@ def test_a_host_on_the_list_may_be_brought(url: str) -> None:
     assert plain(brought(url, HOSTS, allow_loopback=False).raw_host or "") == "hooks.example.com"
 
 
+def test_a_list_may_have_all_hosts_below_a_name() -> None:
+    """`*.example.com` is all of them, and neither example.com nor a name that only ends alike."""
+    below = frozenset(map(plain, ["*.example.com"]))
+    for host in ("a.example.com", "b.a.example.com."):
+        assert brought(f"https://{host}/", below, allow_loopback=False)
+    for host in ("example.com", "evilexample.com", "example.com.evil.example", "-.example.com"):
+        with pytest.raises(ForbiddenAddress):
+            brought(f"https://{host}/", below, allow_loopback=False)
+
+
 def test_names_beyond_ascii_are_compared_as_dns_knows_them() -> None:
     """A list may have either spelling of a name, and so may a request."""
     assert plain("xn--bcher-kva.example") == plain("bücher.example")

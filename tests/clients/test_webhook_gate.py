@@ -219,3 +219,26 @@ def test_there_is_a_limit_over_all_but_each_has_its_share() -> None:
     for one in tickets:
         gate.leave(one, 0.1)
     ticket(gate.enter("greedy", many, "6", 0.2))
+
+
+def test_lanes_at_rest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many hosts are posted to, only those with posts in flight or turns are remembered."""
+    monkeypatch.setattr(webhook_gate, "LANES", 10)
+    gate = Gate()
+    ticket(gate.enter("busy", ONE, "a", 0.0))
+    assert isinstance(gate.enter("busy", ONE, "b", 0.0), float)
+    for number in range(1000):
+        gate.leave(ticket(gate.enter(f"host {number}", ONE, "a", 0.0)), 0.0)
+    assert len(gate._lanes) <= 20
+    assert isinstance(gate.enter("busy", ONE, "c", 0.0), float)
+
+
+def test_a_lane_whose_turns_nobody_took_is_forgotten_too() -> None:
+    """After the longest wait that a turn may have."""
+    turnstile = Turnstile(ONE)
+    inside = let_in(turnstile.enter("inside", 0.0))
+    turn_of(turnstile.enter("booked", 0.0))
+    assert not turnstile.at_rest(HORIZON)
+    turnstile.leave(inside, 1.0)
+    assert not turnstile.at_rest(HORIZON / 2)
+    assert turnstile.at_rest(HORIZON)
