@@ -90,6 +90,11 @@ class Environment:
             return Value(self.up[name], "pipeline up")
         return None
 
+    def file_of(self, name: str) -> Path | None:
+        """Return the file that a variable's value is read from; None where it is not."""
+        path = self.environ.get(f"{name}_FILE")
+        return Path(path) if path and not self.environ.get(name) else None
+
     def get(self, name: str) -> str | None:
         """Look a variable's text up; None where it is unset or empty."""
         found = self.find(name)

@@ -192,6 +192,7 @@ class World:
 
     async def _webhooks(self) -> WebhookSender:
         catalog: Catalog = await self._open(Catalog)
-        targets = addresses(catalog.endpoints, self._configured.environment.get)
+        environment = self._configured.environment
+        targets = addresses(catalog.endpoints, environment.get, file_of=environment.file_of, tenants=catalog.tenants)
         allow = self._configured.settings.allow_loopback_webhooks
         return await self._stack.enter_async_context(open_webhooks(targets, allow_loopback=allow, clock=self._clock))

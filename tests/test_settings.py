@@ -45,3 +45,9 @@ def test_the_mapping_of_tables_is_a_path() -> None:
 def test_the_index_reads_a_variable_of_other_products() -> None:
     """It is listed by `pipeline config`."""
     assert "EMBEDDING_MODEL" in FOREIGN
+
+
+def test_a_value_that_is_read_from_a_file_tells_the_file() -> None:
+    """So that who uses it can look whether it changes; a variable's own value wins over its file."""
+    environment = Environment({"A_FILE": "a.txt", "B": "b", "B_FILE": "b.txt", "C_FILE": ""}, {"C": "c"})
+    assert [environment.file_of(name) for name in "ABCD"] == [Path("a.txt"), None, None, None]

@@ -20,8 +20,8 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _RATES = ("requests", "tokens")
 
 
-def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Return how many seconds after `now` a server wants us back: 0 to `LONGEST`, or None where it says nothing usable.
+def retry_after(headers: Mapping[str, str], now: float, longest: float = LONGEST) -> float | None:
+    """Return how many seconds after `now` a server wants us back: 0 to `longest`, or None where it says nothing usable.
 
     `headers` is read by lower-case names.
     """
@@ -30,7 +30,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     wait = exact / 1000 if exact is not None else _seconds(text)
     if wait is None:
         wait = _until(text, now)
-    return None if wait is None else min(max(wait, 0.0), LONGEST)
+    return None if wait is None else min(max(wait, 0.0), longest)
 
 
 def rate_reset(headers: Mapping[str, str]) -> float | None:

@@ -1,37 +1,57 @@
 """Webhooks out: signed as Standard Webhooks has it, over https, to addresses that the catalog knows.
 
-Only a 2xx is a success; redirects are refusals; the answer's body is never read, so its size does not matter.
+Only a 2xx is a success, and the status line is the answer; redirects are refusals. A sender inside our own network is
+a way into it, so each new connection goes to an address that was checked after its name was resolved, by no proxy.
 """
 
 from __future__ import annotations
 
-from base64 import b64decode
+import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from ipaddress import ip_address
+from dataclasses import dataclass, field, replace
+from functools import partial
+from io import BytesIO
+from pathlib import Path
 
 import aiohttp
-from standardwebhooks.webhooks import Webhook
 from yarl import URL
 
-from pipeline.clients.retry_after import retry_after
-from pipeline.core.catalog import Endpoint
-from pipeline.core.errors import ConfigurationError, Defer, Fail, Outcome, Retry
+from pipeline.clients.webhook_address import ForbiddenAddress, brought, configured, plain
+from pipeline.clients.webhook_answer import drained, refusal_of, refusal_without_answer
+from pipeline.clients.webhook_gate import Gate, Limits
+from pipeline.clients.webhook_keys import Keyring
+from pipeline.clients.webhook_resolver import ForbiddenTarget, GuardedResolver, Lookup, SystemLookup, guarded_socket
+from pipeline.clients.webhook_signing import BadSecret, generate_secret, public_key, signed_headers
+from pipeline.core.catalog import Endpoint, Tenant
+from pipeline.core.errors import ConfigurationError, Defer, Fail
 from pipeline.core.ports import Clock, WebhookAnswer, WebhookMessage, WebhookSender
 
-CONNECTIONS = 256
-"""The most connections at once, all endpoints together."""
-LEAST_SECRET = 24
-"""The least bytes of a signing secret (Standard Webhooks, section on signatures: 24 to 64)."""
+__all__ = [
+    "Address",
+    "EndpointCheck",
+    "SignedWebhooks",
+    "addresses",
+    "check_endpoint",
+    "generate_secret",
+    "open_webhooks",
+    "public_key",
+]
+
+KEEP_ALIVE_SECONDS = 4.0
+"""Less than the 5 s after which many servers close a connection: one that is closed as we use it costs an attempt."""
+
+_LARGE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where one endpoint is and what signs for it, with the names of the variables or entries they came from.
 
-    `secret` is `whsec_` and base64; several, separated by spaces, all sign (while keys are being changed).
+    `secret` is `whsec_` or `whsk_` and base64; several, separated by spaces, all sign (while keys are being changed).
+    `secret_file` is read again when it changes. `hosts` are those of the URLs that requests may bring. `timeout` is in
+    seconds, for a whole attempt.
     """
 
     url: str
@@ -39,91 +59,177 @@ class Address:
     url_from: str = "url"
     secret_from: str = "secret"  # noqa: S105  # the name of where it came from
     timeout: float = 20.0
+    limits: Limits = Limits()
+    hosts: frozenset[str] = frozenset()
+    secret_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointCheck:
+    """What can be told of an endpoint without a post: what is wrong with it (empty where nothing is), the IP addresses
+    that it may be reached at, and what its receiver verifies with, for each of its keys: `v1`, or a `whpk_` key."""
+
+    problem: str
+    addresses: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Target:
     url: URL
-    keys: tuple[Webhook, ...] = field(repr=False)
-    timeout: float = 20.0
+    keyring: Keyring
+    address: Address
+    timeout: aiohttp.ClientTimeout
+    hosts: frozenset[str]
 
 
-def addresses(endpoints: Mapping[str, Endpoint], read: Callable[[str], str | None]) -> Mapping[str, Address]:
+def addresses(
+    endpoints: Mapping[str, Endpoint],
+    read: Callable[[str], str | None],
+    *,
+    file_of: Callable[[str], Path | None] = lambda _: None,
+    tenants: Mapping[str, Tenant] | None = None,
+) -> Mapping[str, Address]:
     """Look up the addresses and secrets of a catalog's endpoints; `read` returns a variable's value.
 
-    Raises ConfigurationError that names the endpoint and the variable which is missing.
+    `file_of` names the file that a variable's value comes from, where it does; the hosts of URLs that requests may
+    bring are those of `tenants`. Raises ConfigurationError that names the endpoint and the variable which is missing.
     """
-    return {name: _address(name, endpoint, read) for name, endpoint in endpoints.items()}
+    return {
+        name: replace(
+            _address(name, endpoint, read),
+            secret_file=file_of(endpoint.secret_env),
+            hosts=frozenset(
+                host for one in (tenants or {}).values() if one.webhook_endpoint == name for host in one.webhook_hosts
+            ),
+        )
+        for name, endpoint in endpoints.items()
+    }
 
 
 @asynccontextmanager
 async def open_webhooks(
-    endpoints: Mapping[str, Address], *, allow_loopback: bool, clock: Clock
+    endpoints: Mapping[str, Address],
+    *,
+    allow_loopback: bool,
+    clock: Clock,
+    lookup: Lookup | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[WebhookSender]:
-    """Open a sender for `endpoints`. Raises ConfigurationError that names an unusable address or secret."""
+    """Open a sender for `endpoints`. Raises ConfigurationError that names an unusable address or secret.
+
+    `lookup` asks the system unless given, and `tls` trusts whom the system trusts.
+    """
     targets = {name: _target(name, address, allow_loopback=allow_loopback) for name, address in endpoints.items()}
-    # No cookies and no proxy of the environment: what one endpoint says never changes what another one gets.
-    async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=CONNECTIONS), cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
-    ) as session:
-        yield SignedWebhooks(session, targets, clock)
+    system = SystemLookup()
+    # No bound on connections: the gate has let in so many that there is one for each.
+    connector = aiohttp.TCPConnector(
+        limit=0,
+        ssl=tls or True,
+        use_dns_cache=False,
+        resolver=GuardedResolver(lookup or system, allow_loopback=allow_loopback),
+        socket_factory=partial(guarded_socket, allow_loopback=allow_loopback),
+        keepalive_timeout=KEEP_ALIVE_SECONDS,
+    )
+    try:
+        # No cookies and no proxy of the environment: what one endpoint says never changes what another one gets. What
+        # comes back is not unpacked: a few bytes could be gigabytes.
+        async with aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            auto_decompress=False,
+            skip_auto_headers=("Accept-Encoding",),
+        ) as session:
+            yield SignedWebhooks(session, targets, clock, allow_loopback=allow_loopback)
+    finally:
+        system.close()
+
+
+async def check_endpoint(
+    name: str, address: Address, *, allow_loopback: bool, lookup: Lookup | None = None
+) -> EndpointCheck:
+    """Say whether an endpoint could be posted to now, without doing it: its URL, its secrets, what its name means."""
+    try:
+        target = _target(name, address, allow_loopback=allow_loopback)
+    except ConfigurationError as error:
+        return EndpointCheck(str(error))
+    verified_by = tuple(key.public or key.kind for key in target.keyring.keys(asyncio.get_running_loop().time()))
+    host, system = target.url.host or "", SystemLookup()
+    try:
+        resolver = GuardedResolver(lookup or system, allow_loopback=allow_loopback)
+        async with asyncio.timeout(address.timeout):
+            found = tuple(await resolver.allowed(host))
+    except TimeoutError:
+        return EndpointCheck(f"the name {host} was not resolved within {address.timeout:g} s", keys=verified_by)
+    except ForbiddenTarget as error:
+        return EndpointCheck(f"{host} is {error.problem}, where no webhook may go", keys=verified_by)
+    except OSError:
+        return EndpointCheck(f"the name {host} has no address", keys=verified_by)
+    finally:
+        system.close()
+    return EndpointCheck("", found, verified_by)
 
 
 class SignedWebhooks:
     """Posts messages on a session that somebody else closes."""
 
-    def __init__(self, session: aiohttp.ClientSession, targets: Mapping[str, _Target], clock: Clock) -> None:
-        """Know `targets` by their endpoints' names."""
+    def __init__(
+        self, session: aiohttp.ClientSession, targets: Mapping[str, _Target], clock: Clock, *, allow_loopback: bool
+    ) -> None:
+        """Know `targets` by their endpoints' names. Limits are told by the loop's time, which never goes back."""
         self._session = session
         self._targets = targets
         self._clock = clock
+        self._time = asyncio.get_running_loop().time
+        self._allow_loopback = allow_loopback
+        self._gate = Gate()
 
     async def post(self, message: WebhookMessage) -> WebhookAnswer:
-        """Post once; see the port."""
+        """Make one attempt; see the port."""
         target = self._targets.get(message.endpoint)
         if target is None:
             raise Fail(f"there is no webhook endpoint {message.endpoint!r}", code="no_endpoint")
-        headers = sign(message, target.keys, self._clock())
-        timeout = aiohttp.ClientTimeout(total=target.timeout)
+        url, lane = target.url, message.endpoint
+        if message.url is not None:
+            url = self._brought(message.endpoint, message.url, target)
+            lane = f"{lane} {plain(url.raw_host or '')}"  # one tenant's slow host must not hold up another's
+        now = self._time()
+        entered = self._gate.enter(lane, target.address.limits, message.id, now)
+        if isinstance(entered, float):
+            reason = f"the webhook endpoint {message.endpoint!r} has as many messages as it may have"
+            raise Defer(reason, until=self._clock() + entered - now, code="endpoint_busy")
+        try:
+            return await self._attempt(message, url, target)
+        finally:
+            self._gate.leave(entered, self._time())
+
+    async def _attempt(self, message: WebhookMessage, url: URL, target: _Target) -> WebhookAnswer:
+        headers = signed_headers(message, target.keyring.keys(self._time()), self._clock())
+        # Large bytes are written in one go and warned of; a file is written bit by bit.
+        body = message.body if len(message.body) < _LARGE else BytesIO(message.body)
         try:
             async with self._session.post(
-                target.url, data=message.body, headers=headers, timeout=timeout, allow_redirects=False
+                url, data=body, headers=headers, timeout=target.timeout, allow_redirects=False
             ) as response:
                 status, answered = response.status, response.headers
-        except TimeoutError:
-            reason = f"the webhook endpoint {message.endpoint!r} gave no answer within {target.timeout:.3g} s"
-            return WebhookAnswer(None, refusal=Retry(reason, code="webhook_timeout"))
+                size = await drained(response)
         except (aiohttp.ClientError, OSError) as error:
-            # The error's text may hold the URL, whose path can be a secret.
-            reason = f"no connection to the webhook endpoint {message.endpoint!r}: {type(error).__name__}"
-            return WebhookAnswer(None, refusal=Retry(reason, code="webhook_unreachable"))
-        if 200 <= status < 300:
-            return WebhookAnswer(status)
-        return WebhookAnswer(status, refusal=outcome_for(message.endpoint, status, answered, self._clock()))
+            if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, ForbiddenTarget):
+                raise _forbidden(message.endpoint, f"is {error.os_error.problem}") from None
+            refusal = refusal_without_answer(message.endpoint, error, target.address.timeout)
+            return WebhookAnswer(None, 0, refusal)
+        return WebhookAnswer(status, size, refusal_of(message.endpoint, status, answered, self._clock()))
+
+    def _brought(self, endpoint: str, text: str, target: _Target) -> URL:
+        try:
+            return brought(text, target.hosts, allow_loopback=self._allow_loopback)
+        except ForbiddenAddress as error:
+            raise _forbidden(endpoint, error.problem) from None
 
 
-def outcome_for(endpoint: str, status: int, headers: Mapping[str, str], now: float) -> Outcome:
-    """Say what a webhook's refusal comes to. Pure; `headers` is read by lower-case names."""
-    reason = f"the webhook endpoint {endpoint!r} answered {status}"
-    if status == 410:
-        return Fail(f"{reason}: it is gone for good", code="gone")
-    wait = retry_after(headers, now)
-    if status in {429, 503} and wait is not None:
-        return Defer(reason, until=now + wait, code="webhook_busy")
-    return Retry(reason, code=f"webhook_{status}", after=wait)
-
-
-def sign(message: WebhookMessage, keys: tuple[Webhook, ...], now: float) -> dict[str, str]:
-    """Return the three headers of Standard Webhooks, for an attempt at `now`."""
-    at = datetime.fromtimestamp(int(now), UTC)
-    signatures = (key.sign(message.id, at, message.body.decode()) for key in keys)
-    return {
-        "content-type": "application/json",
-        "user-agent": "llm-event-pipeline",
-        "webhook-id": message.id,
-        "webhook-timestamp": str(int(now)),
-        "webhook-signature": " ".join(signatures),
-    }
+def _forbidden(endpoint: str, problem: str) -> Fail:
+    return Fail(f"the address for the webhook endpoint {endpoint!r} {problem}", code="forbidden_address")
 
 
 def _address(name: str, endpoint: Endpoint, read: Callable[[str], str | None]) -> Address:
@@ -133,46 +239,18 @@ def _address(name: str, endpoint: Endpoint, read: Callable[[str], str | None]) -
     for variable, value in ((url_from, url), (endpoint.secret_env, secret)):
         if not value:
             raise ConfigurationError(f"the webhook endpoint {name!r} needs {variable}, which is not set")
-    return Address(url or "", secret or "", url_from, endpoint.secret_env, endpoint.timeout_seconds)
+    limits = Limits(endpoint.concurrency, endpoint.per_second)
+    return Address(url or "", secret or "", url_from, endpoint.secret_env, endpoint.timeout_seconds, limits)
 
 
 def _target(name: str, address: Address, *, allow_loopback: bool) -> _Target:
     try:
-        url = URL(address.url)
-    except ValueError:
-        url = URL()
-    problem = _problem(url, allow_loopback=allow_loopback)
-    if problem:
-        raise ConfigurationError(f"the webhook endpoint {name!r}: {address.url_from} {problem}")
-    keys = tuple(_key(name, secret, address.secret_from) for secret in address.secret.split())
-    if not keys:
-        raise ConfigurationError(f"the webhook endpoint {name!r}: {address.secret_from} is empty")
-    return _Target(url, keys, address.timeout)
-
-
-def _problem(url: URL, *, allow_loopback: bool) -> str:
-    if not url.host or url.scheme not in {"https", "http"}:
-        return "is no https address"
-    if url.user is not None or url.password is not None:
-        return "must not hold a user or password"
-    if _is_loopback(url.host):
-        return "" if allow_loopback else "is on this machine; PIPELINE_ALLOW_LOOPBACK_WEBHOOKS=1 allows that"
-    return "" if url.scheme == "https" else "must be https"
-
-
-def _is_loopback(host: str) -> bool:
+        url = configured(address.url, allow_loopback=allow_loopback)
+    except ForbiddenAddress as error:
+        raise ConfigurationError(f"the webhook endpoint {name!r}: {address.url_from} {error.problem}") from None
     try:
-        return host.rstrip(".").lower() == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _key(name: str, secret: str, secret_from: str) -> Webhook:
-    encoded = secret.removeprefix("whsec_")
-    try:
-        if secret == encoded or len(b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)) < LEAST_SECRET:
-            raise ValueError
-        return Webhook(secret)
-    except ValueError:
-        needed = f"must be whsec_ and the base64 of at least {LEAST_SECRET} bytes"
-        raise ConfigurationError(f"the webhook endpoint {name!r}: {secret_from} {needed}") from None
+        keyring = Keyring(name, address.secret, address.secret_from, address.secret_file)
+    except BadSecret as error:
+        raise ConfigurationError(f"the webhook endpoint {name!r}: {address.secret_from} {error}") from None
+    timeout = aiohttp.ClientTimeout(total=address.timeout)
+    return _Target(url, keyring, address, timeout, frozenset(map(plain, address.hosts)))

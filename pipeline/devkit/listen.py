@@ -1,6 +1,7 @@
 """Serving an aiohttp application on the loopback address for as long as a block runs."""
 
 import errno
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -26,23 +27,25 @@ class PortInUse(ConfigurationError):
 
 
 @asynccontextmanager
-async def listening(app: web.Application, port: int, what: str) -> AsyncIterator[int]:
-    """Serve `app` on 127.0.0.1 and yield the port; 0 takes a free one.
+async def listening(
+    app: web.Application, port: int, what: str, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    """Serve `app` on 127.0.0.1 and yield the port; 0 takes a free one. With `tls` it speaks https.
 
     A handler is cancelled when its client goes. Raises `PortInUse` with `what`, the name of the server for people.
     """
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_SECONDS)
     await runner.setup()
     try:
-        await _start(runner, port, what)
+        await _start(runner, port, what, tls)
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
 
 
-async def _start(runner: web.AppRunner, port: int, what: str) -> None:
+async def _start(runner: web.AppRunner, port: int, what: str, tls: ssl.SSLContext | None) -> None:
     try:
-        await web.TCPSite(runner, HOST, port, backlog=_BACKLOG).start()
+        await web.TCPSite(runner, HOST, port, backlog=_BACKLOG, ssl_context=tls).start()
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise PortInUse(what, port) from None

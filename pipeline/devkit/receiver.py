@@ -4,7 +4,7 @@
 is missing, 401 when the signature is wrong or the timestamp more than five minutes off, or what it was told to answer.
 Other processes read `GET /received` (JSON lines) and steer with `POST` (one failure or a list) and `DELETE /failures`.
 
-Source of the rules: the Standard Webhooks specification; the signatures are checked by its own library.
+How deliveries are verified is in `receiver_verdict`, and how they fail on purpose in `receiver_orders`.
 """
 
 import asyncio
@@ -12,48 +12,33 @@ import base64
 import json
 import math
 import secrets
+import ssl
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
-from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook, WebhookVerificationError
+from pydantic import ValidationError
 
-from pipeline.core.errors import ConfigurationError
 from pipeline.devkit.listen import listening
 from pipeline.devkit.ports import HOST
+from pipeline.devkit.receiver_orders import ORDERS, HookFailure, answered, next_failure
+from pipeline.devkit.receiver_verdict import Verdict, Verifier
 
-_HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
+__all__ = [
+    "HookFailure",
+    "Received",
+    "Receiver",
+    "ReceiverConfig",
+    "new_secret",
+    "next_failure",
+    "receiver",
+]
+
 _MAX_BODY_BYTES = 16 * 1024 * 1024
-
-
-class HookFailure(BaseModel):
-    """An order to fail: `times` deliveries (None: all) to the hook `hook` (None: any) are answered by `status`.
-
-    Without a `status` the delivery is accepted, after `seconds`; with `cut` too, but the connection ends instead of an
-    answer, so that the sender cannot know. Only deliveries with a right signature use an order up.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    status: int | None = Field(default=None, ge=200, le=599)
-    times: int | None = Field(default=1, ge=1)
-    hook: str | None = None
-    seconds: FiniteFloat = Field(default=0.0, ge=0)
-    retry_after: str | None = None
-    cut: bool = False
-
-    @property
-    def accepts(self) -> bool:
-        """Whether a delivery under this order counts as accepted."""
-        return self.status is None or 200 <= self.status < 300
-
-
-_ORDERS: TypeAdapter[HookFailure | list[HookFailure]] = TypeAdapter(HookFailure | list[HookFailure])
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,63 +66,22 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class ReceiverConfig:
-    """`secret` is `whsec_` and base64; `port` 0 takes a free one; `hook` is the name in the receiver's `url`."""
+    """`secret` is `whsec_` and base64, or what else `Verifier` reads; `port` 0 takes a free one; `hook` is the name in
+    the receiver's `url`. With `tls` it speaks https."""
 
     secret: str = field(repr=False)
     port: int = 0
     hook: str = "default"
+    tls: ssl.SSLContext | None = None
 
     def __post_init__(self) -> None:
         """Raise ConfigurationError for a secret that cannot sign, without repeating it."""
-        try:
-            Webhook(self.secret)
-        except (ValueError, RuntimeError, EmptyWebhookSecretError):
-            raise ConfigurationError("The webhook secret must be `whsec_` followed by the base64 of a key.") from None
+        Verifier.of(self.secret)
 
 
 def new_secret() -> str:
     """Make a secret of 24 random bytes, the size that the specification advises."""
     return "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a delivery is worth by itself: the status that it deserves, its JSON body, and what is wrong with it."""
-
-    status: int
-    body: Any = None
-    problem: str = ""
-
-
-def judge(webhook: Webhook, raw: bytes, headers: Mapping[str, str]) -> Verdict:
-    """Verify a delivery (header names in lower case) against the secret and the system's clock."""
-    missing = [name for name in _HEADERS if not headers.get(name)]
-    if missing:
-        return Verdict(400, _json(raw), f"missing {', '.join(missing)}")
-    try:
-        webhook.verify(raw, dict(headers), json_parse=False)
-    except (WebhookVerificationError, ValueError) as error:
-        # ValueError: the library does not catch what a malformed signature or a body that is no text raises in it.
-        return Verdict(401, _json(raw), str(error))
-    body = _json(raw)
-    return Verdict(204, body) if isinstance(body, dict) else Verdict(400, body, "the body is not a JSON object")
-
-
-def next_failure(orders: Sequence[HookFailure], hook: str) -> tuple[tuple[HookFailure, ...], HookFailure | None]:
-    """Take the first order that concerns a hook: the orders that remain, and the one to obey."""
-    for place, order in enumerate(orders):
-        if order.hook in (None, hook):
-            rest = order.model_copy(update={"times": order.times - 1 if order.times else None})
-            kept = () if rest.times == 0 else (rest,)
-            return (*orders[:place], *kept, *orders[place + 1 :]), order
-    return tuple(orders), None
-
-
-def _json(raw: bytes) -> Any:
-    try:
-        return json.loads(raw)
-    except (ValueError, RecursionError):
-        return None
 
 
 class Receiver:
@@ -148,7 +92,7 @@ class Receiver:
         self.received: list[Received] = []
         self._failures: tuple[HookFailure, ...] = ()
         self._config = config
-        self._webhook = Webhook(config.secret)
+        self._verifier = Verifier.of(config.secret)
         self._arrived = asyncio.Condition()
 
     @property
@@ -200,14 +144,14 @@ class Receiver:
 
     async def _deliver(self, http: web.Request) -> web.StreamResponse:
         headers = {name.lower(): value for name, value in http.headers.items()}
-        verdict = judge(self._webhook, await http.read(), headers)
+        verdict = self._verifier.judge(await http.read(), headers)
         hook, order = http.match_info["name"], None
         if verdict.status == 204:
             self._failures, order = next_failure(self._failures, hook)
         delivery = _received(hook, headers, verdict, order)
         # Noted before a slow answer: a sender that does not wait for it has still been heard.
         await self._note(delivery)
-        return await _answered(http, delivery, order)
+        return await answered(http, delivery.status, delivery.problem, order)
 
     async def _note(self, delivery: Received) -> None:
         async with self._arrived:
@@ -223,7 +167,7 @@ class Receiver:
 
     async def _order(self, http: web.Request) -> web.Response:
         try:
-            orders = _ORDERS.validate_json(await http.read())
+            orders = ORDERS.validate_json(await http.read())
         except ValidationError as error:
             return web.json_response({"problem": f"Not an order to fail: {error}"}, status=400)
         self.fail(*([orders] if isinstance(orders, HookFailure) else orders))
@@ -238,8 +182,8 @@ class Receiver:
 async def receiver(config: ReceiverConfig) -> AsyncIterator[Receiver]:
     """Run a receiver on 127.0.0.1 for as long as the block runs; raises `PortInUse` for a fixed port that is taken."""
     running = Receiver(config)
-    async with listening(running.application(), config.port, "webhook receiver") as port:
-        running.base_url = f"http://{HOST}:{port}"
+    async with listening(running.application(), config.port, "webhook receiver", config.tls) as port:
+        running.base_url = f"{'https' if config.tls else 'http'}://{HOST}:{port}"
         yield running
 
 
@@ -262,7 +206,7 @@ def _received(hook: str, headers: dict[str, str], verdict: Verdict, order: HookF
 def _status(verdict: Verdict, order: HookFailure | None) -> int:
     if order is None:
         return verdict.status
-    return 0 if order.cut else order.status or verdict.status
+    return 0 if order.cut or order.trick == "drip" else order.status or verdict.status
 
 
 def _seconds(text: str) -> float | None:
@@ -271,12 +215,3 @@ def _seconds(text: str) -> float | None:
     except ValueError:
         return None
     return seconds if math.isfinite(seconds) else None
-
-
-async def _answered(http: web.Request, delivery: Received, order: HookFailure | None) -> web.Response:
-    if order and order.seconds:
-        await asyncio.sleep(order.seconds)
-    if order and order.cut and http.transport is not None:
-        http.transport.abort()
-    headers = {"retry-after": order.retry_after} if order and order.retry_after else {}
-    return web.Response(status=delivery.status or 500, text=delivery.problem or None, headers=headers)

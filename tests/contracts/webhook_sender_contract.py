@@ -55,6 +55,8 @@ class WebhookSenderContract(ABC):
         async with self.opened() as endpoint:
             answer = await endpoint.sender.post(MESSAGE)
             assert answer.refusal is None
+            assert answer.status is not None
+            assert 200 <= answer.status < 300
             assert list(endpoint.arrived()) == [(MESSAGE.id, MESSAGE.body)]
 
     async def test_a_repeat_keeps_its_id(self) -> None:
