@@ -226,6 +226,17 @@ class MemoryBroker:
         kept = ((name, self._topics[name].logs) for name in dict.fromkeys(topics) if name in self._topics)
         return {Partition(name, number): log.high for name, logs in kept for number, log in enumerate(logs)}
 
+    async def begin_offsets(self, topics: Iterable[str]) -> Mapping[Partition, int]:
+        """Return the oldest offset that is kept of every partition of those topics that exist."""
+        kept = ((name, self._topics[name].logs) for name in dict.fromkeys(topics) if name in self._topics)
+        return {Partition(name, number): log.low for name, logs in kept for number, log in enumerate(logs)}
+
+    async def delete_records(self, below: Mapping[Partition, int]) -> Mapping[Partition, int]:
+        """Delete the records below an offset of each partition, for good; returns the oldest offset that is left."""
+        for name, offset in below.items():
+            self.trim(name, offset)
+        return {name: self.range(name)[0] for name in below}
+
     async def written_since(self, topics: Iterable[str], timestamp_ms: int) -> int:
         """Count the records of those topics from the first one that was written at or after `timestamp_ms`."""
         kept = [self._topics[name].logs for name in set(topics) if name in self._topics]
