@@ -17,6 +17,7 @@ from pipeline.core.headers import Origin, Tries
 from pipeline.core.job import Job
 from pipeline.core.job import letter_id as _letter_id
 from pipeline.core.letter_headers import MAX_TEXT, Family, number, read_foreign, readable
+from pipeline.core.patch import overridden
 from pipeline.core.quick import quick
 from pipeline.core.record import Position, Record
 from pipeline.core.trace import parse
@@ -28,7 +29,7 @@ NO_CODE = "unknown"
 _STAGE, _GROUP, _CODE = f"{h.DEAD}stage", f"{h.DEAD}group", f"{h.DEAD}code"
 _EXCEPTION, _REASON, _FINGERPRINT = f"{h.DEAD}exception", f"{h.DEAD}reason", f"{h.DEAD}fingerprint"
 _AT, _VERSION = f"{h.DEAD}at", f"{h.DEAD}version"
-_REPLAY_ID, _REPLAY_LETTER, _REPLAY_COUNT = f"{h.REPLAY}id", f"{h.REPLAY}letter", f"{h.REPLAY}count"
+
 _ORIGIN = re.compile(r"([a-zA-Z0-9._-]{1,249})/([0-9]{1,10})/([0-9]{1,19})/(-1|[0-9]{1,19})")
 _KINDS = 4_096
 
@@ -72,6 +73,7 @@ class LetterHead:
     """A dead letter without its key and value. Texts are empty, and times 0, where it does not tell.
 
     `original` spells where the record first stood (see `origin`); `deadline_ms` is None where there is none.
+    A replay's changes of run, type and deadline are told.
     `opaque`: it came from outsiders, so that job, type and tenant are in its value alone (see `told`).
     """
 
@@ -204,7 +206,7 @@ def read_head(record: Record, *, open_topic: bool = False) -> LetterHead:
     if not kind.fingerprint:
         kind = kind._replace(fingerprint=_fingerprint(kind, reason))
     written = record.timestamp_ms
-    return LetterHead(
+    head = LetterHead(
         record.position,
         written,
         "pipeline",
@@ -216,11 +218,12 @@ def read_head(record: Record, *, open_topic: bool = False) -> LetterHead:
         _tries(get(h.ATTEMPTS), get(h.DEFERRALS), get(h.TIMEOUTS)),
         _text(get(h.TRACEPARENT)),
         _deadline(get(h.DEADLINE)),
-        _former(raw) if _REPLAY_ID in raw else NEVER,
+        NEVER,
         open_topic,
         "" if open_topic else _text(get(h.CE_SUBJECT)) or _text(get(h.CE_ID)),
         NOBODY if open_topic else _owner(get(h.TYPE), get(h.TENANT), get(h.RUN), get(h.HOPS)),
     )
+    return head if h.REPLAY_ID not in raw else _as_replayed(head, raw)
 
 
 def _others(record: Record, raw: dict[str, Raw], *, opaque: bool) -> LetterHead:
@@ -240,7 +243,7 @@ def _others(record: Record, raw: dict[str, Raw], *, opaque: bool) -> LetterHead:
         Tries(told.attempts),
         _text(get(h.TRACEPARENT)),
         _deadline(get(h.DEADLINE)),
-        _former(raw) if _REPLAY_ID in raw else NEVER,
+        NEVER,
         opaque,
         "" if opaque else _text(get(h.CE_SUBJECT)) or _text(get(h.CE_ID)),
         NOBODY if opaque else _owner(get(h.TYPE), get(h.TENANT), get(h.RUN), get(h.HOPS)),
@@ -276,9 +279,16 @@ def _tries(attempts: Raw, deferrals: Raw, timeouts: Raw) -> Tries:
     return Tries(h.count(_text(attempts)), h.count(_text(deferrals)), h.count(_text(timeouts)))
 
 
-def _former(raw: dict[str, Raw]) -> Former:
+def _as_replayed(head: LetterHead, raw: dict[str, Raw]) -> LetterHead:
+    """Tell the former life, and what the replay has changed of the job: its run, its type, its deadline."""
     get = raw.get
-    return Former(_text(get(_REPLAY_ID)), _text(get(_REPLAY_LETTER)), h.count(_text(get(_REPLAY_COUNT))))
+    former = Former(_text(get(h.REPLAY_ID)), _text(get(h.REPLAY_LETTER)), h.count(_text(get(h.REPLAY_COUNT))))
+    later, owner = _deadline(get(h.REPLAY_DEADLINE)), head.owner
+    patch = overridden(h.unquoted(_text(get(h.REPLAY_PATCH))))
+    if not head.opaque:
+        run = max(owner.run, h.count(_text(get(h.REPLAY_RUN))))
+        owner = owner._replace(run=run, type=_shown(patch.type or owner.type))
+    return replace(head, replayed=former, owner=owner, deadline_ms=head.deadline_ms if later is None else later)
 
 
 def _text(value: Raw) -> str:

@@ -58,9 +58,21 @@ def test_a_letter_of_ours_tells_all() -> None:
 
 def test_a_letter_that_was_replayed_names_its_former_life() -> None:
     """The replay's id, the letter that was replayed, and the count."""
-    former = (f"{h.REPLAY}id", b"r-1"), (f"{h.REPLAY}letter", b"l-1"), (f"{h.REPLAY}count", b"2")
+    former = (h.REPLAY_ID, b"r-1"), (h.REPLAY_LETTER, b"l-1"), (h.REPLAY_COUNT, b"2")
     head = read_head(dead(SOURCE, GRAVE, *former))
     assert ("r-1", "l-1", 2) == (head.replay_id, head.former, head.replays)
+
+
+def test_what_a_replay_has_changed_is_told() -> None:
+    """The run that it raised, the type that it set and its deadline, as the runtime had them; junk changes nothing."""
+    former = (h.REPLAY_ID, b"r-1"), (h.REPLAY_LETTER, b"l-1"), (h.REPLAY_COUNT, b"1")
+    change = (h.REPLAY_RUN, b"5"), (h.REPLAY_PATCH, b'{"type": "deep"}'), (h.REPLAY_DEADLINE, b"1900000000000")
+    head = read_head(dead(SOURCE, GRAVE, *former, *change))
+    assert (5, "deep", "acme", 1_900_000_000_000) == (head.run, head.type, head.tenant, head.deadline_ms)
+    junk = read_head(
+        dead(SOURCE, GRAVE, *former, (h.REPLAY_RUN, b"-5"), (h.REPLAY_PATCH, b"{"), (h.REPLAY_COUNT, None))
+    )
+    assert (2, "quick_answer", 0, "r-1") == (junk.run, junk.type, junk.replays, junk.replay_id)
 
 
 def test_of_outsiders_headers_only_the_deadline_is_believed() -> None:
@@ -200,7 +212,7 @@ _FAMILIES = st.sampled_from(
         *(f"kafka_dlt-{one}" for one in ("original-topic", "original-partition", "original-offset")),
         *("kafka_dlt-exception-message", "__connect.errors.topic", "__streams.errors.offset", "retry_topic-attempts"),
         *(f"{h.DEAD}{one}" for one in ("stage", "code", "reason", "fingerprint", "at", "version", "new")),
-        *(f"{h.REPLAY}{one}" for one in ("id", "letter", "count")),
+        *(h.REPLAY_ID, h.REPLAY_LETTER, h.REPLAY_COUNT, h.REPLAY_RUN, h.REPLAY_PATCH, h.REPLAY_DEADLINE),
     ]
 )
 
