@@ -75,9 +75,9 @@ class MemoryBroker:
         self._consumers.append(consumer)
         return consumer
 
-    def reader(self) -> MemoryReader:
-        """A new reader."""
-        reader = MemoryReader(self)
+    def reader(self, *, committed: bool = False) -> MemoryReader:
+        """A new reader; with `committed`, it sees and counts no more than a group does."""
+        reader = MemoryReader(self, committed=committed)
         self._readers.append(reader)
         return reader
 
@@ -137,6 +137,11 @@ class MemoryBroker:
         """Return the oldest offset that is kept and the next one to be written."""
         log = self._topics[name.topic].logs[name.number]
         return log.low, log.high
+
+    def range_committed(self, name: Partition) -> tuple[int, int]:
+        """Return the oldest offset that is kept and the last stable one: what stands there may be hidden yet."""
+        log = self._topics[name.topic].logs[name.number]
+        return log.low, log.stable
 
     def count(self, topic: str) -> int:
         """Count the partitions of a topic, 0 where it does not exist."""
