@@ -182,6 +182,23 @@ class Admin:
         """Return the oldest offset that is kept of every partition of those topics that exist."""
         return await self._offsets(topics, OffsetSpec.earliest())  # type: ignore[no-untyped-call]  # the client has no type here
 
+    async def delete_records(self, below: Mapping[Partition, int]) -> Mapping[Partition, int]:
+        """Delete the records below an offset of each partition, for good; returns the oldest offset that is left.
+
+        Raises ConfigurationError where the cluster does not let us: no right to, or a topic that keeps by key.
+        """
+        wanted = [TopicPartition(*name, offset) for name, offset in below.items()]
+        futures = self._client.delete_records(wanted, request_timeout=REQUEST_SECONDS) if wanted else {}
+        left = {}
+        for part, future in futures.items():
+            try:
+                left[_name(part)] = (await asyncio.wrap_future(future)).low_watermark
+            except KafkaException as error:
+                raise ConfigurationError(
+                    f"records of {part.topic}/{part.partition} cannot be deleted: {error.args[0].str()}"
+                ) from None
+        return left
+
     async def written_since(self, topics: Iterable[str], timestamp_ms: int) -> int:
         """Count the records of those topics from the first one that was written at or after `timestamp_ms`.
 

@@ -47,9 +47,10 @@ class _Lookup:
 class KafkaReader:
     """Reads without a group. Made on the running loop; `open_reader` also closes it."""
 
-    def __init__(self, config: KafkaConfig, name: str, *, committed: bool = False) -> None:
-        """Make the client, which connects in the background. `name` is for the log."""
+    def __init__(self, config: KafkaConfig, name: str, *, committed: bool = False, kept: bool = True) -> None:
+        """Make the client, which connects in the background. `name` is for the log, `kept` as `records_of` has it."""
         self._name = name
+        self._kept = kept
         self._log = logs.get(reader=name)
         self._handover: Handover[Then] = Handover(f"kafka reader {name}", self._back)
         self._client = _client(config.reader(name, committed=committed), config, self._event)
@@ -165,7 +166,7 @@ class KafkaReader:
         again = self._carry_out(wishes)
         if again:
             deadline = min(deadline, self._look_again)
-        records = records_of(self._watch(limit, deadline), self._event)
+        records = records_of(self._watch(limit, deadline), self._event, kept=self._kept)
         again = {**again, **self._astray}
         self._astray = {}
         return partial(self._came, records, self._stand(), again)
@@ -286,9 +287,14 @@ def _client(properties: Mapping[str, Value], config: KafkaConfig, happened: Call
 
 
 @asynccontextmanager
-async def open_reader(config: KafkaConfig, name: str, *, committed: bool = False) -> AsyncIterator[KafkaReader]:
-    """A reader that is closed with the block; with `committed`, it sees and counts no more than a group does."""
-    reader = KafkaReader(config, name, committed=committed)
+async def open_reader(
+    config: KafkaConfig, name: str, *, committed: bool = False, kept: bool = True
+) -> AsyncIterator[KafkaReader]:
+    """A reader that is closed with the block; with `committed`, it sees and counts no more than a group does.
+
+    One whose records are not `kept`, but looked at and dropped, is quicker.
+    """
+    reader = KafkaReader(config, name, committed=committed, kept=kept)
     try:
         yield reader
     finally:

@@ -75,9 +75,9 @@ class MemoryBroker:
         self._consumers.append(consumer)
         return consumer
 
-    def reader(self) -> MemoryReader:
-        """A new reader."""
-        reader = MemoryReader(self)
+    def reader(self, *, committed: bool = False) -> MemoryReader:
+        """A new reader; with `committed`, it sees and counts no more than a group does."""
+        reader = MemoryReader(self, committed=committed)
         self._readers.append(reader)
         return reader
 
@@ -137,6 +137,11 @@ class MemoryBroker:
         """Return the oldest offset that is kept and the next one to be written."""
         log = self._topics[name.topic].logs[name.number]
         return log.low, log.high
+
+    def range_committed(self, name: Partition) -> tuple[int, int]:
+        """Return the oldest offset that is kept and the last stable one: what stands there may be hidden yet."""
+        log = self._topics[name.topic].logs[name.number]
+        return log.low, log.stable
 
     def count(self, topic: str) -> int:
         """Count the partitions of a topic, 0 where it does not exist."""
@@ -225,6 +230,17 @@ class MemoryBroker:
         """Return the next offset to be written of every partition of those topics that exist."""
         kept = ((name, self._topics[name].logs) for name in dict.fromkeys(topics) if name in self._topics)
         return {Partition(name, number): log.high for name, logs in kept for number, log in enumerate(logs)}
+
+    async def begin_offsets(self, topics: Iterable[str]) -> Mapping[Partition, int]:
+        """Return the oldest offset that is kept of every partition of those topics that exist."""
+        kept = ((name, self._topics[name].logs) for name in dict.fromkeys(topics) if name in self._topics)
+        return {Partition(name, number): log.low for name, logs in kept for number, log in enumerate(logs)}
+
+    async def delete_records(self, below: Mapping[Partition, int]) -> Mapping[Partition, int]:
+        """Delete the records below an offset of each partition, for good; returns the oldest offset that is left."""
+        for name, offset in below.items():
+            self.trim(name, offset)
+        return {name: self.range(name)[0] for name in below}
 
     async def written_since(self, topics: Iterable[str], timestamp_ms: int) -> int:
         """Count the records of those topics from the first one that was written at or after `timestamp_ms`."""

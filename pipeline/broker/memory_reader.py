@@ -19,17 +19,26 @@ class Shelves(Protocol):
         """Return records from `offset` on."""
         ...
 
+    def read_committed(self, name: Partition, offset: int, limit: int) -> tuple[Sequence[Record], int]:
+        """Return records that are there for good, and the offset to read on from."""
+        ...
+
     def range(self, name: Partition) -> tuple[int, int]:
         """Return the oldest offset and the next one; raises LookupError where there is no such partition."""
+        ...
+
+    def range_committed(self, name: Partition) -> tuple[int, int]:
+        """Return the oldest offset and the next one that a group is to see; raises LookupError as well."""
         ...
 
 
 class MemoryReader:
     """Reads as the real one does; what it is asked for is carried out by its next fetch."""
 
-    def __init__(self, logs: Shelves) -> None:
-        """Read nothing yet."""
+    def __init__(self, logs: Shelves, *, committed: bool = False) -> None:
+        """Read nothing yet. What is read is what a group sees, where it is to be `committed`."""
         self._logs = logs
+        self._committed = committed
         self._next: dict[Partition, int] = {}
         self._positions: dict[Partition, int] = {}
         self._bell = Bell()
@@ -78,9 +87,15 @@ class MemoryReader:
 
     def _range(self, name: Partition) -> tuple[int, int] | None:
         try:
-            return self._logs.range(name)
+            return self._logs.range_committed(name) if self._committed else self._logs.range(name)
         except LookupError:
             return None
+
+    def _read(self, name: Partition, offset: int, limit: int) -> tuple[Sequence[Record], int]:
+        if self._committed:
+            return self._logs.read_committed(name, offset, limit)
+        records = self._logs.read(name, offset, limit)
+        return records, offset + len(records)
 
     def _take(self, limit: int) -> list[Record]:
         records: list[Record] = []
@@ -89,10 +104,10 @@ class MemoryReader:
             if bounds is None:
                 continue
             start = offset if bounds[0] <= offset <= bounds[1] else bounds[0]
-            taken = self._logs.read(name, start, limit - len(records))
+            taken, following = self._read(name, start, limit - len(records))
             # To the end of the line, so that no partition is always served first.
             self._next.pop(name)
-            self._next[name] = start + len(taken)
+            self._next[name] = following
             records += taken
         here = {name: offset for name, offset in self._next.items() if self._range(name) is not None}
         self._positions = here

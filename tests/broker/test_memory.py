@@ -187,3 +187,22 @@ async def test_a_transaction_of_which_nothing_is_heard_is_aborted() -> None:
     broker.transactions("g", "id").begin(batch, ended.set_result)
     assert "fenced" in str(await ended)
     assert (broker.records("t"), broker.group("g").committed) == ([], {})
+
+
+async def test_a_committed_reader_sees_no_more_than_a_group() -> None:
+    """What is open, aborted or a marker is not returned, and an open transaction hides all behind it."""
+    broker = MemoryBroker()
+    await broker.create_topics([TopicSpec("t", 1)])
+    name = Partition("t", 0)
+    for value, transaction in ((b"aborted", 1), (b"plain", None), (b"kept", 2), (b"open", 3), (b"behind", None)):
+        broker.append(Outgoing("t", None, value, partition=0), transaction)
+    broker.end(1, committed=False)
+    broker.end(2, committed=True)
+    reader = broker.reader(committed=True)
+    assert {name: 3} == await reader.ends([name])
+    reader.follow(name, 0)
+    assert [b"plain", b"kept"] == [one.value for one in await reader.fetch(10, 0.01)]
+    assert {name: 3} == reader.positions()
+    broker.end(3, committed=True)
+    assert [b"open", b"behind"] == [one.value for one in await reader.fetch(10, 0.01)]
+    assert await reader.ends([name]) == reader.positions()

@@ -35,6 +35,14 @@ def test_records_are_records() -> None:
         record.offset = 8  # type: ignore[misc]  # that it is frozen is the point
 
 
+def test_records_that_are_not_kept_are_the_same() -> None:
+    """They only do not share what they hold with others."""
+    spelt = [("pipeline-tenant", b"acme"), ("a", None), ("a", b"1")]
+    (kept,) = reading.records_of([message(value=b"v", headers=spelt)], ignored)
+    (dropped,) = reading.records_of([message(value=b"v", headers=spelt)], ignored, kept=False)
+    assert kept == dropped
+
+
 def test_same_slots() -> None:
     """The draft has exactly the slots of a record: else no draft could become one."""
     assert set(reading._Draft.__slots__) == set(Record.__slots__)

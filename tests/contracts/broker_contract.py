@@ -71,6 +71,18 @@ class AdminFacts:
             assert await bench.cluster.written_since([topic, bench.name()], 0) == 16
             assert await bench.cluster.written_since([topic], 2**42) == 0
 
+    async def test_delete_records(self, opened: Opens) -> None:
+        """Records below an offset are gone for good; those of other partitions stay, and below the oldest none are."""
+        async with opened() as bench:
+            topic = await new_topic(bench, partitions=2)
+            await fill(bench, topic, 20, partitions=2)
+            first, second = Partition(topic, 0), Partition(topic, 1)
+            assert await bench.cluster.delete_records({first: 4}) == {first: 4}
+            assert await bench.cluster.delete_records({first: 2, second: 10}) == {first: 4, second: 10}
+            assert await bench.cluster.begin_offsets([topic, bench.name()]) == {first: 4, second: 10}
+            assert await bench.cluster.end_offsets([topic]) == {first: 10, second: 10}
+            assert await bench.cluster.delete_records({}) == {}
+
     async def test_delete(self, opened: Opens) -> None:
         """A deleted topic is gone with its records; deleting it again changes nothing."""
         async with opened() as bench:

@@ -1,0 +1,103 @@
+"""Reading topics from their beginning to where they ended when it began: a bounded snapshot, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from pipeline.core.ports import Reader
+from pipeline.core.record import Partition, Position, Record
+
+FETCH_RECORDS, FETCH_SECONDS = 2_000, 0.5
+
+Opens = Callable[[], AbstractAsyncContextManager[Reader]]
+"""Opens a reader, which is closed with the block. It sees what is committed only."""
+
+Progress = Callable[[str, int, int], None]
+"""Told of what is done, how many parts of it, and of how many in all."""
+
+
+class Shelf(Protocol):
+    """What of the admin client looking at logs takes."""
+
+    async def partitions(self, topics: Sequence[str], /) -> Mapping[str, int]:
+        """Count the partitions of those topics that exist."""
+        ...
+
+    async def begin_offsets(self, topics: Sequence[str], /) -> Mapping[Partition, int]:
+        """Return the oldest offset that is kept of every partition of those topics that exist."""
+        ...
+
+    async def delete_records(self, below: Mapping[Partition, int], /) -> Mapping[Partition, int]:
+        """Delete the records below an offset of each partition; returns the oldest offset that is left."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Where partitions began and ended at one moment: what is written later is not in it."""
+
+    begins: Mapping[Partition, int]
+    ends: Mapping[Partition, int]
+
+    @property
+    def total(self) -> int:
+        """Count the offsets in it; of a log that is compacted or written in transactions that is more than records."""
+        return sum(end - self.begins.get(name, 0) for name, end in self.ends.items())
+
+
+async def take_snapshot(reader: Reader, shelf: Shelf, topics: Sequence[str]) -> Snapshot:
+    """Look up where all partitions of those topics that exist begin and end."""
+    counts = await shelf.partitions(topics)
+    parts = [Partition(topic, number) for topic, count in counts.items() for number in range(count)]
+    ends = await reader.ends(parts) if parts else {}
+    begins = await shelf.begin_offsets(list(counts))
+    return Snapshot({name: min(begins.get(name, 0), end) for name, end in ends.items()}, ends)
+
+
+async def scan(
+    reader: Reader, snapshot: Snapshot, passed: Callable[[int], None]
+) -> AsyncGenerator[Sequence[Record], None]:
+    """Yield all records of a snapshot, in order within a partition; `passed` is told the number of offsets behind.
+
+    Meanwhile nothing else may use the reader. What retention deletes meanwhile is passed over.
+    """
+    left = {name: end for name, end in snapshot.ends.items() if end > snapshot.begins[name]}
+    stands = dict(snapshot.begins)
+    for name in left:
+        reader.follow(name, snapshot.begins[name])
+    while left:
+        records = await reader.fetch(FETCH_RECORDS, FETCH_SECONDS)
+        yield _within(records, snapshot.ends)
+        for name, position in reader.positions().items():
+            if name in left:
+                stands[name] = min(position, left[name])
+        done = [name for name, end in left.items() if stands[name] >= end]
+        if done:
+            reader.leave(done)
+            for name in done:
+                del left[name]
+        passed(sum(stands[name] - begin for name, begin in snapshot.begins.items()))
+
+
+def _within(records: Sequence[Record], ends: Mapping[Partition, int]) -> Sequence[Record]:
+    # As nearly always all of them are: the last of each partition shows it.
+    last = {(record.topic, record.partition): record.offset for record in records}
+    if all(offset < ends[Partition(*name)] for name, offset in last.items()):
+        return records
+    return [record for record in records if record.offset < ends[Partition(record.topic, record.partition)]]
+
+
+async def read_at(reader: Reader, place: Position) -> Record | None:
+    """Read the record at a place; None where there is none any more, or none yet."""
+    name = Partition(place.topic, place.partition)
+    if place.offset >= (await reader.ends([name])).get(name, 0):
+        return None
+    reader.follow(name, place.offset)
+    found: Record | None = None
+    while found is None and reader.positions().get(name, 0) <= place.offset:
+        found = next(iter(await reader.fetch(1, FETCH_SECONDS)), None)
+    reader.leave([name])
+    return found if found is not None and found.offset == place.offset else None

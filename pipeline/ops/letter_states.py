@@ -1,0 +1,140 @@
+"""What was done about dead letters: the compacted state topic, read whole, with no more kept than is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import get_args
+
+from pipeline.core.errors import Reject
+from pipeline.core.letter import LetterHead
+from pipeline.core.letter_state import OPEN, LetterState, State
+from pipeline.core.payloads import Letter
+from pipeline.core.ports import Codec, Reader
+from pipeline.core.record import Outgoing, Position, Record
+from pipeline.ops.letter_scan import Shelf, scan, take_snapshot
+from pipeline.telemetry import logs
+
+NOUN = "letters"
+LEASE = "replay/current"
+RUN = "run/"
+_STATES: frozenset[str] = frozenset(get_args(State))
+
+
+def run_key(job: str) -> str:
+    """Spell the key under which the highest run of a job is kept."""
+    return f"{RUN}{job}"
+
+
+class LetterStates:
+    """The state of every letter, as of the topic's end when it was read. A letter of which nothing is told is open.
+
+    A million letters take 150 MB: of each its id in 16 bytes, and one of few values. `runs` has the highest run of
+    each job that was done again, and `lease` who replays just now.
+    """
+
+    def __init__(self) -> None:
+        """Know of nothing."""
+        self.runs: dict[str, int] = {}
+        self.lease: Letter | None = None
+        self._states: dict[bytes, LetterState] = {}
+        self._shared: dict[LetterState, LetterState] = {}
+
+    def __len__(self) -> int:
+        """Count the letters of which something is told."""
+        return len(self._states)
+
+    def of(self, head: LetterHead) -> LetterState:
+        """Tell what was done about a letter."""
+        return self.of_id(head.id) if self._states else OPEN
+
+    def of_id(self, letter: str) -> LetterState:
+        """Tell what was done about the letter of this id."""
+        return self._states.get(_short(letter), OPEN)
+
+    def fold(self, key: str, entry: Letter | None) -> None:
+        """Take in one entry; None takes back what stands under its key. What does not fit its key changes nothing."""
+        if key == LEASE:
+            self.lease = entry if entry is not None and entry.state == "replaying" else None
+        elif key.startswith(RUN):
+            self._run(key.removeprefix(RUN), entry)
+        elif entry is None:
+            self._states.pop(_short(key), None)
+        elif entry.state in _STATES and (short := _short(key)):
+            told = state_of(entry)
+            self._states[short] = self._shared.setdefault(told, told)
+
+    def _run(self, job: str, entry: Letter | None) -> None:
+        if entry is None:
+            self.runs.pop(job, None)
+        elif entry.state == "rerun":
+            self.runs[job] = max(entry.run, self.runs.get(job, 0))
+
+
+def state_of(entry: Letter | None) -> LetterState:
+    """Tell the state that an entry says; open for none."""
+    if entry is None or entry.state in {"rerun", "replaying"}:
+        return OPEN
+    state: State = entry.state  # type: ignore[assignment]  # the two others are none of a letter
+    return LetterState(state, entry.assignee, entry.replay, entry.replays)
+
+
+def _short(letter: str) -> bytes:
+    try:
+        return bytes.fromhex(letter.replace("-", ""))
+    except ValueError:
+        return b""
+
+
+async def read_states(reader: Reader, shelf: Shelf, codec: Codec, topic: str) -> LetterStates:
+    """Read what the state topic says. It may be missing: then all letters are open."""
+    states = LetterStates()
+    async for records in scan(reader, await take_snapshot(reader, shelf, [topic]), _nobody):
+        for record in records:
+            try:
+                states.fold(_key(record), await _decoded(codec, record))
+            except Reject as unfit:
+                _ignored(record, unfit)
+    return states
+
+
+async def read_entries(
+    reader: Reader, shelf: Shelf, codec: Codec, topic: str, wanted: Collection[str]
+) -> Mapping[str, list[Letter | None]]:
+    """Read all that is kept of what was ever done about the letters `wanted`, by id, oldest first."""
+    keys = {one.encode() for one in wanted}
+    found: dict[str, list[Letter | None]] = {one: [] for one in wanted}
+    async for records in scan(reader, await take_snapshot(reader, shelf, [topic]), _nobody):
+        for record in records:
+            if record.key in keys:
+                try:
+                    found[_key(record)].append(await _decoded(codec, record))
+                except Reject as unfit:
+                    _ignored(record, unfit)
+    return found
+
+
+async def entry_record(
+    codec: Codec, topic: str, partitions: int, place: Position, letter: str, entry: Letter | None
+) -> Outgoing:
+    """Spell an entry about the letter that stands at `place`: on the partition of its number, modulo `partitions`.
+
+    Whoever decides about a letter must be read after whoever decided before, so its entries share a partition.
+    """
+    value = None if entry is None else await codec.encode(NOUN, entry)
+    return Outgoing(topic, letter.encode("ascii"), value, (), place.partition % max(partitions, 1))
+
+
+async def _decoded(codec: Codec, record: Record) -> Letter | None:
+    return None if record.value is None else await codec.decode(NOUN, Letter, record.value)
+
+
+def _key(record: Record) -> str:
+    return (record.key or b"").decode("utf-8", "replace")
+
+
+def _ignored(record: Record, unfit: Reject) -> None:
+    logs.get().warning(f"{record.position} is ignored: {unfit.reason}", action="letters.ignored")
+
+
+def _nobody(_: int) -> None:
+    """Tell nobody."""

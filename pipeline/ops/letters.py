@@ -1,0 +1,225 @@
+"""Working with dead letters: finding those that a filter means, counting them, and looking at one.
+
+All reading is of a bounded snapshot, without a group: nobody's offsets move. What is done about letters is in
+`letter_marks`, and bringing them back in `replay`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pipeline.core.errors import ConfigurationError
+from pipeline.core.letter import LetterHead, letter_id, read_head
+from pipeline.core.letter_filter import LetterFilter
+from pipeline.core.letter_state import OPEN, LetterState
+from pipeline.core.ports import Clock, Codec, Producer
+from pipeline.core.record import Position, Record
+from pipeline.ops.letter_counts import Counts
+from pipeline.ops.letter_decode import DeadTopic, LetterDecoder
+from pipeline.ops.letter_scan import Opens, Progress, Shelf, Snapshot, read_at, scan, take_snapshot
+from pipeline.ops.letter_states import LetterStates, read_states
+
+DECODED = 50_000
+"""How many letters from outsiders are decoded so that they are counted by type and tenant, where no filter asks."""
+
+_PLACE = re.compile(r"([a-zA-Z0-9._-]{1,249})/([0-9]{1,9})/([0-9]{1,18})")
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class Versions(Protocol):
+    """Names the schema's version of a value."""
+
+    def at_once(self, value: bytes | None) -> str | None:
+        """Name it where nobody need be asked, else None."""
+        ...
+
+    async def of(self, value: bytes | None) -> str:
+        """Name it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A letter as a scan came by it."""
+
+    record: Record
+    head: LetterHead
+    state: LetterState
+
+
+@dataclass(frozen=True, slots=True)
+class LetterPorts:
+    """What working with dead letters takes. `topics` are the dead-letter topics, by name.
+
+    `states` and `audit` name the topics of what people did, `partitions` counts those of `states`.
+    """
+
+    opens: Opens
+    shelf: Shelf
+    codec: Codec
+    versions: Versions
+    producer: Producer
+    clock: Clock
+    topics: Mapping[str, DeadTopic]
+    states: str
+    audit: str
+    progress: Progress = lambda _what, _done, _total: None
+
+    @property
+    def decoder(self) -> LetterDecoder:
+        """What decodes letters."""
+        return LetterDecoder(self.topics, self.codec)
+
+
+@dataclass(slots=True)
+class Listing:
+    """What `list` shows: the counts, and the newest letters, newest first, each with its schema's version."""
+
+    counts: Counts
+    newest: Sequence[tuple[LetterHead, LetterState, str]] = ()
+    opaque: int = 0
+
+
+@dataclass(slots=True)
+class Letters:
+    """The dead letters of a pipeline, and what was done about them as of when this was opened (see `opened`)."""
+
+    ports: LetterPorts
+    states: LetterStates = field(default_factory=LetterStates)
+
+    async def refresh(self) -> None:
+        """Read what was done about letters up to now."""
+        ports = self.ports
+        async with ports.opens() as reader:
+            self.states = await read_states(reader, ports.shelf, ports.codec, ports.states)
+
+    async def snapshot(self) -> Snapshot:
+        """Look up where the dead-letter topics begin and end now."""
+        async with self.ports.opens() as reader:
+            return await take_snapshot(reader, self.ports.shelf, list(self.ports.topics))
+
+    async def select(
+        self, wanted: LetterFilter, snapshot: Snapshot | None = None
+    ) -> AsyncGenerator[Sequence[Found], None]:
+        """Yield the letters that are meant, batch by batch, in order within a partition.
+
+        All of the letters that were there when it began, or that are in the snapshot.
+        """
+        ports, easy, decoder = self.ports, wanted.headers_only(), self.ports.decoder
+        opaque = {name for name, one in ports.topics.items() if one.open_topic}
+        asks, states = wanted.needs_event, self.states
+        async with aclosing(self.records(snapshot)) as batches:
+            async for records in batches:
+                found = []
+                for record in records:
+                    head = read_head(record, open_topic=record.topic in opaque)
+                    state = states.of(head)
+                    if not easy.matches(head, state.state):
+                        continue
+                    if asks:
+                        head = await decoder.told(record, head) if head.opaque else head
+                        if not wanted.matches(head, state.state):
+                            continue
+                    found.append(Found(record, head, state))
+                yield found
+
+    async def records(self, snapshot: Snapshot | None = None) -> AsyncGenerator[Sequence[Record], None]:
+        """Yield all records of the dead-letter topics, up to where they end now."""
+        async with self.ports.opens() as reader:
+            bounds = snapshot or await take_snapshot(reader, self.ports.shelf, list(self.ports.topics))
+            total, told = bounds.total, self.ports.progress
+            async with aclosing(scan(reader, bounds, lambda done: told("dead letters", done, total))) as batches:
+                async for records in batches:
+                    yield records
+
+    async def listing(self, wanted: LetterFilter, newest: int) -> Listing:
+        """Count the letters that are meant, and keep the `newest` of them."""
+        listing, heap = Listing(Counts(int(self.ports.clock() * 1000))), _Newest(newest)
+        versions, decoder, counts = self.ports.versions, self.ports.decoder, listing.counts
+        async for batch in self.select(wanted):
+            for one in batch:
+                head, value = one.head, one.record.value
+                version = versions.at_once(value) or await versions.of(value)
+                if head.opaque and listing.opaque < DECODED:
+                    listing.opaque += 1
+                    head = await decoder.told(one.record, head)
+                counts.add(head, one.state, version)
+                heap.add(head, one.state, version)
+        listing.newest = heap.taken()
+        return listing
+
+    async def find(self, name: str) -> Found:
+        """Find a letter by its id, or by its place (`topic/partition/offset`).
+
+        Raises ConfigurationError where there is no such letter.
+        """
+        place = _PLACE.fullmatch(name)
+        if place is not None:
+            return await self._at(Position(place[1], int(place[2]), int(place[3])), name)
+        if not _ID.fullmatch(name):
+            raise ConfigurationError(
+                f"{name[:80]!r} is no letter: give an id as `pipeline dlq list` shows it, or topic/partition/offset"
+            )
+        async with aclosing(self.select(LetterFilter(letters=(name,)))) as batches:
+            async for batch in batches:
+                for one in batch:
+                    return one
+        raise ConfigurationError(f"there is no dead letter {name}: it was purged, or is older than the topic keeps")
+
+    async def _at(self, place: Position, name: str) -> Found:
+        if place.topic not in self.ports.topics:
+            raise ConfigurationError(
+                f"{place.topic} is no dead-letter topic here: there are {', '.join(self.ports.topics)}, and --topic "
+                "adds another's"
+            )
+        async with self.ports.opens() as reader:
+            record = await read_at(reader, place)
+        if record is not None:
+            return self.found(record)
+        raise ConfigurationError(f"there is no dead letter at {name}: it was purged, or is older than the topic keeps")
+
+    async def at(self, place: Position, letter: str) -> Found | None:
+        """Look at the letter of this id, which stood at this place; None where it is gone."""
+        async with self.ports.opens() as reader:
+            record = await read_at(reader, place)
+        return self.found(record) if record is not None and letter_id(record) == letter else None
+
+    def found(self, record: Record) -> Found:
+        """Tell what is known of a record of a dead-letter topic."""
+        dead = self.ports.topics.get(record.topic)
+        head = read_head(record, open_topic=dead is not None and dead.open_topic)
+        return Found(record, head, self.states.of(head) if len(self.states) else OPEN)
+
+
+class _Newest:
+    """The newest of what is added, so many of them."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._heap: list[tuple[int, Position, tuple[LetterHead, LetterState, str]]] = []
+        self._least = -1
+
+    def add(self, head: LetterHead, state: LetterState, version: str) -> None:
+        """Look at one more."""
+        if head.failed_at_ms < self._least or not self._most:
+            return
+        heapq.heappush(self._heap, (head.failed_at_ms, head.position, (head, state, version)))
+        if len(self._heap) > self._most:
+            heapq.heappop(self._heap)
+            self._least = self._heap[0][0]
+
+    def taken(self) -> list[tuple[LetterHead, LetterState, str]]:
+        """Return them, newest first."""
+        return [one[2] for one in sorted(self._heap, key=lambda one: one[:2], reverse=True)]
+
+
+async def open_letters(ports: LetterPorts) -> Letters:
+    """Read what was done about letters up to now, for what is to be asked of them."""
+    letters = Letters(ports)
+    await letters.refresh()
+    return letters
