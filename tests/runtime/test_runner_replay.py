@@ -20,9 +20,9 @@ def brought_back(dead: Record, **told: str) -> dict[str, str]:
     return kept | fresh | {names[name]: text for name, text in told.items()}
 
 
-async def dead_letter(world: World, script: Script, **kind: object) -> Record:
+async def dead_letter(world: World, script: Script) -> Record:
     """Let a record die."""
-    await world.start(script, world.stage(**kind))  # type: ignore[arg-type]
+    await world.start(script)
     world.put("a", headers={"ce_id": "e-1", "ce_subject": "job-1"})
     await world.until(world.dead)
     return world.dead()[0]
