@@ -158,8 +158,8 @@ class Consumer(Protocol):
 class Batch:
     """One transaction: `records` in their order, and how far the group is with what led to them.
 
-    `member` is what `Consumer.membership` has said while the partitions of `offsets` were that member's. It is empty for
-    a group that never has members: then nothing but the transactional id guards its offsets.
+    `member` is what `Consumer.membership` has said while the partitions of `offsets` were that member's. It is empty
+    for a group that never has members: then nothing but the transactional id guards its offsets.
     """
 
     records: Sequence[Outgoing]
