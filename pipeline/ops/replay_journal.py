@@ -18,7 +18,8 @@ from pipeline.core.payloads import Audit, Letter
 from pipeline.core.ports import Batch, Clock, Codec, NotCommitted, Transactions
 from pipeline.core.record import Commit, Outgoing, Partition
 from pipeline.core.retry import spread
-from pipeline.ops.replay_book import LEASE, Book, Lease
+from pipeline.ops.letter_states import LEASE
+from pipeline.ops.replay_book import Book, Lease
 from pipeline.ops.replay_work import Person
 
 LEASE_SECONDS = 30.0

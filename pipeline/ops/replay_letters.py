@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from pipeline.core import headers as h
 from pipeline.core import names
 from pipeline.core.catalog import Catalog
-from pipeline.core.deadletter import original
-from pipeline.core.errors import Reject, Retry
+from pipeline.core.errors import Reject
 from pipeline.core.event import receive
 from pipeline.core.job import Job
 from pipeline.core.letter import LetterHead
-from pipeline.core.payloads import JobPayload, Nothing, Payload, Request
+from pipeline.core.payloads import JobPayload, Request
 from pipeline.core.ports import Clock, Codec, RecordDecoder
 from pipeline.core.record import Record
 from pipeline.core.replay import Seen
 from pipeline.core.stage import Stage, Topic
+from pipeline.ops.letter_decode import DeadTopic, LetterDecoder
 
 
 @dataclass(frozen=True)
 class Known:
-    """The pipeline that letters are of. `foreign` names the topics of others that a stage reads."""
+    """The pipeline that letters are of. `foreign` names the topics of others that a stage reads.
+
+    `partitions` counts those of all its topics, and of `others`, which are dead-letter topics of other programs.
+    """
 
     prefix: str
     stages: Mapping[str, Stage]
@@ -35,6 +38,7 @@ class Known:
     foreign: Callable[[Stage], Collection[str]] = lambda _: ()
     embedding_model: str | None = None
     partitions: Mapping[str, int] = field(default_factory=dict)
+    others: Sequence[str] = ()
 
     @cached_property
     def sources(self) -> Mapping[str, Mapping[str, Topic[Any]]]:
@@ -47,15 +51,17 @@ class Known:
 
     async def look(self, record: Record, head: LetterHead, stage: Stage) -> tuple[LetterHead, Seen]:
         """Decode a letter of `stage`; its head may tell more then. Raises Defer where a registry is away."""
+        if head.family != "pipeline" and head.origin is not None:
+            # What tells its place, once it is a copy: the id of a job may be made of it.
+            record = replace(record, headers=(*record.headers, (h.ORIGINAL, str(head.origin).encode("ascii"))))
+        dead = DeadTopic(record.topic, stage.name, stage.open_topic, self.sources[stage.name], self.decoder)
         try:
-            payload = await self._decode(record, head, stage)
-        except (Reject, Retry) as error:
+            event = await LetterDecoder({record.topic: dead}, self.codec).event(record, head)
+        except Reject as error:
             return head, Seen(why=error.reason)
-        if isinstance(payload, Nothing) or not stage.open_topic:
+        payload, job = event.payload, event.job
+        if not stage.open_topic or not isinstance(payload, JobPayload):
             return head, Seen(payload, head.job)
-        job = receive(record, payload, open_topic=True, copy=True, now=self.clock()).job
-        if not isinstance(payload, JobPayload):
-            return head, Seen(payload)
         return head.told(job), Seen(payload, job.id, self._deadline(payload, job))
 
     async def job_of(self, record: Record, source: Topic[Any]) -> str:
@@ -68,17 +74,6 @@ class Known:
         except Reject:
             return ""
         return receive(record, payload, open_topic=True, copy=False, now=self.clock()).job.id
-
-    async def _decode(self, record: Record, head: LetterHead, stage: Stage) -> Payload:
-        origin, sources = head.origin, self.sources[stage.name]
-        stood = origin.position.topic if origin else ""
-        if origin is not None and self.decoder is not None and stood in self.decoder.topics:
-            return await self.decoder.decode(original(record, origin), stood)
-        if record.value is None:
-            raise Reject("it has a null value: there is nothing to handle")
-        declared = sources.get(stood) or stage.sources[0]
-        payload: Payload = await self.codec.decode(declared.noun, declared.payload, record.value)
-        return payload
 
     def _deadline(self, payload: JobPayload, job: Job) -> int | None:
         """Tell when a request is too late, as `preprocess` does: of all the limits the earliest."""

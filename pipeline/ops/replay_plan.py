@@ -178,7 +178,8 @@ class Planner:
 
     def _dead(self) -> list[Partition]:
         begin = f"{self._known.prefix}."
-        topics = [name for name in self._known.partitions if name.startswith(begin) and name.endswith(DEAD_SUFFIX)]
+        ours = [name for name in self._known.partitions if name.startswith(begin) and name.endswith(DEAD_SUFFIX)]
+        topics = dict.fromkeys((*ours, *self._known.others))
         return [Partition(name, number) for name in topics for number in range(self._known.partitions[name])]
 
     # -------------------------------------------------------------- one letter

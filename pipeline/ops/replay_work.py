@@ -13,7 +13,8 @@ from pipeline.core.payloads import Letter
 from pipeline.core.record import Outgoing, Partition, Position, Record
 from pipeline.core.replay import OWN, QUARANTINED, REPLAYED, Marks, closed, copy, former
 from pipeline.core.replay_patch import NO_PATCH
-from pipeline.ops.replay_book import RUN, Book
+from pipeline.ops.letter_states import run_key
+from pipeline.ops.replay_book import Book
 from pipeline.ops.replay_letters import Known
 from pipeline.ops.replay_plan import Offsets, Plan, Ref
 
@@ -165,7 +166,7 @@ class Steps:
             replay=replay,
             run=run,
         )
-        return [*marked, Mark(RUN + job, letter)]
+        return [*marked, Mark(run_key(job), letter)]
 
     def _mark(self, state: str, place: Position, marks: Marks, job: str, now: float) -> Mark:
         entry = self._book.entries.get(marks.letter)
