@@ -142,6 +142,11 @@ class Admin:
         """Count the partitions of those topics that exist."""
         return _usable(await self._metadata(), topics)
 
+    async def partitions_under(self, beginning: str) -> Mapping[str, int]:
+        """Count the partitions of all topics whose names begin so."""
+        metadata = await self._metadata()
+        return _usable(metadata, [name for name in metadata.topics if name.startswith(beginning)])
+
     def topic_ids(self, topics: Sequence[str]) -> Mapping[str, str]:
         """Return the ids (KIP-516), in base64url, of those topics that exist and can be asked for.
 

@@ -140,6 +140,7 @@ class _Writing:
         self._client = self._open()
         self._calls = Calls(f"kafka {transactional_id} calls")
         self._ready = False
+        self._alone: bytes | None = None
         self._waits_for = ""
         self._began = self._notice_at = 0.0
 
@@ -170,7 +171,8 @@ class _Writing:
                 self._abort()
                 return NotCommitted("records were refused" if refused else "a partition was not ready", refused)
             offsets = offsets_of(batch.offsets)
-            send = partial(self._client.send_offsets_to_transaction, offsets, batch.member, SLICE_SECONDS)
+            member = batch.member or self._nobody()
+            send = partial(self._client.send_offsets_to_transaction, offsets, member, SLICE_SECONDS)
             self._ask("send_offsets_to_transaction", send)
         except FAILURES as error:
             self._abort()
@@ -244,6 +246,14 @@ class _Writing:
             logs.get().info(f"a transaction was committed after all: {_text(error)}", action="transaction_found")
             return None
         return NotCommitted(_text(error))
+
+    def _nobody(self) -> bytes:
+        """Return the word of one who is no member, which groups believe for the sake of clients older than KIP-447."""
+        if self._alone is None:
+            consumer = new_client(Consumer, self._config, self._config.reader(self._group))
+            self._alone = consumer.consumer_group_metadata()
+            consumer.close()
+        return self._alone
 
     # -------------------------------------------------------------- the client
 

@@ -219,6 +219,10 @@ class MemoryBroker:
         """Count the partitions of those topics that exist."""
         return {name: self.count(name) for name in topics if self.count(name)}
 
+    async def partitions_under(self, beginning: str) -> Mapping[str, int]:
+        """Count the partitions of all topics whose names begin so."""
+        return {name: self.count(name) for name in self._topics if name.startswith(beginning)}
+
     async def grow_topic(self, topic: str, partitions: int) -> None:
         """Raise the number of a topic's partitions; one that has as many stays as it is."""
         logs = self._topics[topic].logs

@@ -140,9 +140,11 @@ class Group:
     def promise(self, transaction: object, names: Iterable[Partition], word: bytes) -> bool:
         """Take offsets that count when the transaction is committed; False where `word` is no present member's.
 
+        Who does not say that he is a member is believed, as on Kafka: clients older than KIP-447 do not say it.
+
         Until it ends nobody is given these partitions, for nobody knows where to begin (KIP-447: stable offsets).
         """
-        if word not in map(self.word, self._members):
+        if word and word not in map(self.word, self._members):
             return False
         self._unstable[transaction] = frozenset(names)
         return True

@@ -160,8 +160,7 @@ class MemoryTransactions:
             self._epoch = self._coordinator.claim(self._id)
         self._open = Open(self._cluster, self._group)
         if not self._coordinator.opened(self._id, self._epoch, self._open):
-            self._epoch = None  # a client that is fenced is replaced
-            self._end(NotCommitted("fenced by a newer producer of the same id"))
+            self._fenced()
             return
         self._open.expire(self._cluster.times.abandon)
         refused: dict[int, Exception] = {}
@@ -178,8 +177,7 @@ class MemoryTransactions:
 
     def _promise(self) -> None:
         if self._open.over:
-            self._epoch = None
-            self._end(NotCommitted("fenced by a newer producer of the same id"))
+            self._fenced()
         elif self._group.promise(self._open, self._batch.offsets, self._batch.member):
             self._open.offsets = self._batch.offsets
             self._next(self._commit)
@@ -190,14 +188,18 @@ class MemoryTransactions:
     def _commit(self) -> None:
         fault = self.faults.popleft() if self.faults else None
         if self._open.over:
-            self._epoch = None
-            self._end(NotCommitted("fenced by a newer producer of the same id"))
+            self._fenced()
             return
         self._open.end(committed=fault in (None, "unheard"))
         if fault in ("unheard", "unheard abort"):
             self._next(self._find_out)
         else:
             self._end(None if fault is None else NotCommitted("the cluster has aborted it"))
+
+    def _fenced(self) -> None:
+        """Replace the client, as the real one is before it says how the batch ended."""
+        self._epoch = self._coordinator.claim(self._id)
+        self._end(NotCommitted("fenced by a newer producer of the same id"))
 
     def _find_out(self) -> None:
         """Claim the id anew, which ends what was open, and see where the group stands."""

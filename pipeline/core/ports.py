@@ -158,7 +158,8 @@ class Consumer(Protocol):
 class Batch:
     """One transaction: `records` in their order, and how far the group is with what led to them.
 
-    `member` is what `Consumer.membership` has said while the partitions of `offsets` were that member's.
+    `member` is what `Consumer.membership` has said while the partitions of `offsets` were that member's. It is empty
+    for a group that never has members: then nothing but the transactional id guards its offsets.
     """
 
     records: Sequence[Outgoing]
@@ -184,6 +185,9 @@ class Transactions(Protocol):
 
     What became of a batch is always found out, also where the broker's answer was lost. A broker that is away is no
     error: the batch waits for it. Readers with isolation.level=read_committed see a batch whole or not at all.
+
+    A newer producer of the same transactional id fences the older one, whose batch then does not take place. By the
+    time it hears of that, the id is the older one's again: whatever the newer one had begun will not take place either.
     """
 
     def begin(self, batch: Batch, ended: Ended) -> None:

@@ -172,6 +172,30 @@ class TransactionFacts:
             assert await result(older, site.batch("c", offset=3)) is None
             assert await site.seen(3) == [b"a", b"b", b"c"]
 
+    async def test_the_id_is_given_back(self, opened: Opens) -> None:
+        """When a fenced producer hears of it the id is its own again: it was the newer one that is fenced now."""
+        async with opened() as bench:
+            site = await Site.make(bench)
+            older, newer = bench.transactions(site.group, site.id), bench.transactions(site.group, site.id)
+            assert await result(older, site.batch("a")) is None
+            assert await result(newer, site.batch("b", offset=2)) is None
+            assert isinstance(await result(older, site.batch("c", offset=3)), NotCommitted)
+            assert isinstance(await result(newer, site.batch("d", offset=3)), NotCommitted)
+            assert await result(newer, site.batch("d", offset=3)) is None
+            assert await site.seen(3) == [b"a", b"b", b"d"]
+
+    async def test_a_group_without_members(self, opened: Opens) -> None:
+        """Offsets of a group that never has members go with the transactional id alone, backwards too."""
+        async with opened() as bench:
+            site, group = await Site.make(bench), bench.name()
+            out = Partition(site.out, 0)
+            transactions = bench.transactions(group, site.id)
+            for text, offset in (("a", 7), ("b", 3)):
+                batch = Batch(outgoing(site.out, text), {out: Commit(offset, f"replay {text}")}, b"")
+                assert await result(transactions, batch) is None
+                assert await bench.cluster.committed(group, [site.out]) == {out: offset}
+            assert await site.seen(2) == [b"a", b"b"]
+
     async def test_wait(self, opened: Opens) -> None:
         """`wait` blocks for the end of a batch and tells it; with none under way it returns at once."""
         async with opened() as bench:

@@ -1,0 +1,82 @@
+"""The book of the dead letters, as a replay needs it: what was done about each, runs of jobs, and who replays now.
+
+It is read from the compacted topic of states, and read on when it may have changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from sys import intern
+
+from pipeline.core.errors import Reject
+from pipeline.core.payloads import Letter
+from pipeline.core.ports import Codec, Reader
+from pipeline.core.record import Outgoing, Partition, Record
+from pipeline.core.replay import Entry
+from pipeline.ops.letter_states import LEASE
+from pipeline.ops.replay_sweep import sweep
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who replays: `holder` is unique to a process. Times are epoch milliseconds; it is renewed again and again."""
+
+    holder: str
+    replay: str
+    operator: str
+    since_ms: int
+    renewed_ms: int
+
+
+@dataclass(slots=True)
+class Book:
+    """The states on `topic`, which has so many `partitions`. Nothing is known before the first `refresh`."""
+
+    topic: str
+    partitions: int
+    reader: Reader
+    codec: Codec
+    entries: dict[str, Entry] = field(default_factory=dict, init=False)
+    runs: dict[str, int] = field(default_factory=dict, init=False)
+    lease: Lease | None = field(default=None, init=False)
+    _read: dict[Partition, int] = field(default_factory=dict, init=False)
+
+    async def refresh(self) -> None:
+        """Read what was written since the last time. Raises Defer where a schema registry is away."""
+        ends = await self.reader.ends([Partition(self.topic, number) for number in range(self.partitions)])
+        async for records in sweep(self.reader, {name: range(self._read.get(name, 0), ends[name]) for name in ends}):
+            for record in records:
+                await self._take(record)
+        self._read.update(ends)
+
+    async def write(self, key: str, letter: Letter | None, partition: int | None = None) -> Outgoing:
+        """Make the record of an entry; None takes it back. A letter's stands in its own partition, as far as there is
+        one of that number, and any other by its key."""
+        value = None if letter is None else await self.codec.encode("letters", letter)
+        number = None if partition is None else partition % self.partitions
+        return Outgoing(self.topic, key.encode("ascii", "replace"), value, partition=number)
+
+    def note(self, key: str, letter: Letter) -> None:
+        """Take an entry for read that is written."""
+        if letter.run and letter.job:
+            self.runs[letter.job] = max(self.runs.get(letter.job, 0), letter.run)
+        if "/" not in key:
+            names = (intern(letter.state), intern(letter.replay), intern(letter.assignee))
+            self.entries[key] = Entry(names[0], letter.at_ms, names[1], letter.replays, names[2])
+
+    async def _take(self, record: Record) -> None:
+        key = (record.key or b"").decode("utf-8", "replace")
+        try:
+            letter = None if record.value is None else await self.codec.decode("letters", Letter, record.value)
+        except Reject:
+            return  # of a version that is newer than this, or no entry at all
+        if letter is None:
+            self.entries.pop(key, None)
+        else:
+            self.note(key, letter)
+        if key == LEASE:
+            self.lease = _lease(letter, record.timestamp_ms) if letter is not None else None
+
+
+def _lease(letter: Letter, renewed_ms: int) -> Lease:
+    return Lease(letter.assignee, letter.replay, letter.operator, letter.at_ms, renewed_ms)

@@ -1,0 +1,85 @@
+"""Looking into a dead letter: what its value is, and what that tells of its job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from pipeline.core import headers as h
+from pipeline.core import names
+from pipeline.core.catalog import Catalog
+from pipeline.core.errors import Reject
+from pipeline.core.event import receive
+from pipeline.core.job import Job
+from pipeline.core.letter import LetterHead
+from pipeline.core.payloads import JobPayload, Request
+from pipeline.core.ports import Clock, Codec, RecordDecoder
+from pipeline.core.record import Record
+from pipeline.core.replay import Seen
+from pipeline.core.stage import Stage, Topic
+from pipeline.ops.letter_decode import DeadTopic, LetterDecoder
+
+
+@dataclass(frozen=True)
+class Known:
+    """The pipeline that letters are of. `foreign` names the topics of others that a stage reads.
+
+    `partitions` counts those of all its topics, and of `others`, which are dead-letter topics of other programs.
+    """
+
+    prefix: str
+    stages: Mapping[str, Stage]
+    catalog: Catalog
+    codec: Codec
+    clock: Clock
+    decoder: RecordDecoder | None = None
+    foreign: Callable[[Stage], Collection[str]] = lambda _: ()
+    embedding_model: str | None = None
+    partitions: Mapping[str, int] = field(default_factory=dict)
+    others: Sequence[str] = ()
+
+    @cached_property
+    def sources(self) -> Mapping[str, Mapping[str, Topic[Any]]]:
+        """By the name of a stage, what it reads and what that carries."""
+        return {name: self._sources(stage) for name, stage in self.stages.items()}
+
+    def _sources(self, stage: Stage) -> Mapping[str, Topic[Any]]:
+        own = {names.topic(self.prefix, one.noun, lane): one for one in stage.sources for lane in one.lanes}
+        return {**dict.fromkeys(self.foreign(stage), stage.sources[0]), **own}
+
+    async def look(self, record: Record, head: LetterHead, stage: Stage) -> tuple[LetterHead, Seen]:
+        """Decode a letter of `stage`; its head may tell more then. Raises Defer where a registry is away."""
+        if head.family != "pipeline" and head.origin is not None:
+            # What tells its place, once it is a copy: the id of a job may be made of it.
+            record = replace(record, headers=(*record.headers, (h.ORIGINAL, str(head.origin).encode("ascii"))))
+        dead = DeadTopic(record.topic, stage.name, stage.open_topic, self.sources[stage.name], self.decoder)
+        try:
+            event = await LetterDecoder({record.topic: dead}, self.codec).event(record, head)
+        except Reject as error:
+            return head, Seen(why=error.reason)
+        payload, job = event.payload, event.job
+        if not stage.open_topic or not isinstance(payload, JobPayload):
+            return head, Seen(payload, head.job)
+        return head.told(job), Seen(payload, job.id, self._deadline(payload, job))
+
+    async def job_of(self, record: Record, source: Topic[Any]) -> str:
+        """Tell whose a record of a source topic is; empty where it does not say, or cannot be decoded."""
+        if not source.open_topic:
+            read = h.texts(record.headers)
+            return read.get(h.CE_SUBJECT) or read.get(h.CE_ID, "")
+        try:
+            payload = await self.codec.decode(source.noun, source.payload, record.value or b"")
+        except Reject:
+            return ""
+        return receive(record, payload, open_topic=True, copy=False, now=self.clock()).job.id
+
+    def _deadline(self, payload: JobPayload, job: Job) -> int | None:
+        """Tell when a request is too late, as `preprocess` does: of all the limits the earliest."""
+        if not isinstance(payload, Request):
+            return job.deadline_ms
+        kind = self.catalog.types.get(payload.type)
+        allowed = (payload.deadline_ms, int(kind.deadline_seconds * 1000) if kind else None)
+        ends = [job.accepted_at_ms + one for one in allowed if one is not None]
+        return min([*ends, *([job.deadline_ms] if job.deadline_ms is not None else [])], default=None)
