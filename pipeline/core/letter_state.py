@@ -33,8 +33,8 @@ _FROM: Mapping[Move, frozenset[State]] = {
     "purge": frozenset({"open", "assigned", "replayed", "resolved", "quarantined"}),
 }
 _INSTEAD: Mapping[State, str] = {
-    "open": "it is open already",
-    "assigned": "it is assigned, and so not done with",
+    "open": "it is open",
+    "assigned": "it is assigned",
     "replayed": "it was replayed: reopen it first",
     "resolved": "it is resolved: reopen it first",
     "quarantined": "it is quarantined, as it was replayed too often: reopen it first",
@@ -56,7 +56,9 @@ OPEN = LetterState()
 
 def refusal(state: State, move: Move) -> str:
     """Say in a clause why a letter in `state` cannot make `move`; empty where it can."""
-    return "" if state in _FROM[move] else _INSTEAD[state]
+    if state in _FROM[move]:
+        return ""
+    return f"it is {state} already" if state == _TO[move] else _INSTEAD[state]
 
 
 def after(state: State, move: Move) -> State:

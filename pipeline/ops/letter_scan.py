@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -58,11 +58,12 @@ async def take_snapshot(reader: Reader, shelf: Shelf, topics: Sequence[str]) -> 
 
 
 async def scan(
-    reader: Reader, snapshot: Snapshot, passed: Callable[[int], None]
+    reader: Reader, snapshot: Snapshot, passed: Callable[[int], None], stop: Collection[Partition] = ()
 ) -> AsyncGenerator[Sequence[Record], None]:
     """Yield all records of a snapshot, in order within a partition; `passed` is told the number of offsets behind.
 
-    Meanwhile nothing else may use the reader. What retention deletes meanwhile is passed over.
+    Meanwhile nothing else may use the reader. What retention deletes meanwhile is passed over. A partition that the
+    caller adds to `stop` is read no further.
     """
     left = {name: end for name, end in snapshot.ends.items() if end > snapshot.begins[name]}
     stands = dict(snapshot.begins)
@@ -74,7 +75,7 @@ async def scan(
         for name, position in reader.positions().items():
             if name in left:
                 stands[name] = min(position, left[name])
-        done = [name for name, end in left.items() if stands[name] >= end]
+        done = [name for name, end in left.items() if stands[name] >= end or name in stop]
         if done:
             reader.leave(done)
             for name in done:

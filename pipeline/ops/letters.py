@@ -158,18 +158,35 @@ class Letters:
 
         Raises ConfigurationError where there is no such letter.
         """
-        place = _PLACE.fullmatch(name)
-        if place is not None:
-            return await self._at(Position(place[1], int(place[2]), int(place[3])), name)
-        if not _ID.fullmatch(name):
+        return (await self.find_all([name]))[0]
+
+    async def find_all(self, names: Sequence[str]) -> Sequence[Found]:
+        """Find letters as `find` does: all ids by reading the letters once."""
+        found: dict[str, Found] = {}
+        for name in dict.fromkeys(names):
+            place = _PLACE.fullmatch(name)
+            if place is not None:
+                found[name] = await self._at(Position(place[1], int(place[2]), int(place[3])), name)
+            elif not _ID.fullmatch(name):
+                raise ConfigurationError(
+                    f"{name[:80]!r} is no letter: give an id as `pipeline dlq list` shows it, or topic/partition/offset"
+                )
+        await self._by_id({name for name in names if name not in found}, found)
+        missing = next((name for name in names if name not in found), None)
+        if missing is not None:
             raise ConfigurationError(
-                f"{name[:80]!r} is no letter: give an id as `pipeline dlq list` shows it, or topic/partition/offset"
+                f"there is no dead letter {missing}: it was purged, or is older than the topic keeps"
             )
-        async with aclosing(self.select(LetterFilter(letters=(name,)))) as batches:
+        return list({found[name].head.id: found[name] for name in names}.values())
+
+    async def _by_id(self, wanted: set[str], found: dict[str, Found]) -> None:
+        if not wanted:
+            return
+        async with aclosing(self.select(LetterFilter(letters=wanted))) as batches:
             async for batch in batches:
-                for one in batch:
-                    return one
-        raise ConfigurationError(f"there is no dead letter {name}: it was purged, or is older than the topic keeps")
+                found.update({one.head.id: one for one in batch})
+                if wanted <= found.keys():
+                    return
 
     async def _at(self, place: Position, name: str) -> Found:
         if place.topic not in self.ports.topics:

@@ -53,3 +53,4 @@ def test_what_was_brought_to_an_end_is_not_replayed() -> None:
     assert {"resolved", "quarantined", "purged"} == refused
     assert "reopen it first" in refusal("quarantined", "replay")
     assert "nothing brings it back" in refusal("purged", "reopen")
+    assert "it is purged already" == refusal("purged", "purge")
