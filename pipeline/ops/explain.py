@@ -1,0 +1,264 @@
+"""`explain`: all topics are read once, to the ends they have now, and what concerns one job is told as a story.
+
+Only the records of the job are kept, without their texts, so that memory is bounded however long the topics are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pipeline.core import headers as h
+from pipeline.core import names
+from pipeline.core.control import ControlState, Entry
+from pipeline.core.event import Event
+from pipeline.core.payloads import Control, Payload, Request
+from pipeline.core.ports import Clock, Codec, Reader
+from pipeline.core.record import Commit, Partition, Record
+from pipeline.core.trace import parse
+from pipeline.ops.explain_facts import Fact, event_of, fact_of, payload_of
+from pipeline.ops.explain_layout import Layout, Place
+from pipeline.ops.explain_line import Group
+from pipeline.ops.explain_scan import Progress, Sweep
+from pipeline.ops.explain_story import Note, Story, tell
+from pipeline.ops.explain_waits import Standing
+
+MOST_FACTS = 10_000
+"""The most records of one question that are kept; the rest is counted."""
+MOST_JOBS = 20
+"""The most jobs of one trace that are told of."""
+CLOCK_MARGIN_MS = 3_600_000
+"""How much earlier than asked records are looked for: the clocks of their writers may differ."""
+
+
+class Offsets(Protocol):
+    """What is asked of the cluster beside records; the admin client, or the broker in memory."""
+
+    async def partitions(self, topics: Iterable[str], /) -> Mapping[str, int]:
+        """Count the partitions of those topics that exist."""
+        ...
+
+    async def begin_offsets(self, topics: Iterable[str], /) -> Mapping[Partition, int]:
+        """Return the oldest offset that is kept of every partition."""
+        ...
+
+    async def offsets_at(self, topics: Iterable[str], timestamp_ms: int, /) -> Mapping[Partition, int]:
+        """Return the offset of the first record at or after a time; where none is, the partition's end."""
+        ...
+
+    async def commits(self, group: str, topics: Iterable[str], /) -> Mapping[Partition, Commit]:
+        """Return where a group stands, and what its commits say besides."""
+        ...
+
+    async def members(self, group: str, /) -> Collection[str]:
+        """Name the members of a group."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked: the id of a job, a trace, a webhook or a dead letter, and of what was written since (epoch ms)."""
+
+    id: str
+    since_ms: int | None = None
+    show_payload: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The stories of all jobs that the id is of, and what of the topics could not be read."""
+
+    stories: tuple[Story, ...]
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Finds the records that an id is of. Pure."""
+
+    ids: frozenset[str]
+    needles: tuple[bytes, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Spell the ids as headers have them."""
+        object.__setattr__(self, "needles", tuple(one.encode("utf-8", "replace") for one in sorted(self.ids)))
+
+    def may_hold(self, record: Record, place: Place) -> bool:
+        """Look quickly: False only where the record is certainly none of them."""
+        if place.declared.open_topic:
+            return True
+        return any(value is not None and needle in value for _, value in record.headers for needle in self.needles)
+
+    def holds(self, event: Event[Payload], letter: str) -> bool:
+        """Whether an event, or the dead letter that it is, is one of them."""
+        return not self.ids.isdisjoint((event.job.id, event.id, event.parent or "", event.trace.trace_id, letter))
+
+
+def asked(text: str) -> frozenset[str]:
+    """Read the id that a person gave: as it is, in lower case, and the trace of a whole `traceparent`."""
+    plain = text.strip()
+    span = parse(plain)
+    return frozenset(filter(None, (plain, plain.lower(), span.trace_id if span else "")))
+
+
+@dataclass(slots=True)
+class _Found:
+    """What a sweep has found so far."""
+
+    facts: list[Fact] = field(default_factory=list)
+    beyond: int = 0
+
+    def add(self, fact: Fact) -> None:
+        if len(self.facts) < MOST_FACTS:
+            self.facts.append(fact)
+        else:
+            self.beyond += 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """The topics as they were when the question came. `spans` is what is to be read of each partition."""
+
+    standing: Standing
+    spans: Mapping[Partition, range]
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explainer:
+    """Answers questions. `reader` reads committed records; `model_of` names the model that answers an event type."""
+
+    layout: Layout
+    reader: Reader
+    offsets: Offsets
+    codec: Codec
+    clock: Clock
+    model_of: Callable[[str], str] = lambda _: ""
+    progress: Progress = lambda *_: None
+
+    async def answer(self, question: Question) -> Answer:
+        """Read all topics, and tell the stories of the jobs that the id is of; none where it is of none.
+
+        Raises what the ports raise: Halt where a topic may not be read.
+        """
+        ids = asked(question.id)
+        snapshot = await self._snapshot(question.since_ms)
+        found, unread = await self._sweep(Search(ids), snapshot, question)
+        jobs = list(dict.fromkeys(fact.job.id for fact in found.facts))
+        if jobs and not ids.issuperset(jobs):
+            # The id is of a part of the job only, or of several jobs: now all that is theirs.
+            found, unread = await self._sweep(Search(frozenset(jobs[:MOST_JOBS])), snapshot, question)
+        told = [
+            tell(job, [fact for fact in found.facts if fact.job.id == job], snapshot.standing)
+            for job in jobs[:MOST_JOBS]
+        ]
+        return Answer(tuple(told), (*snapshot.remarks, *_left_out(found, len(jobs), unread)))
+
+    # -------------------------------------------------------------- the snapshot
+
+    async def _snapshot(self, since_ms: int | None) -> _Snapshot:
+        topics = list(self.layout.places)
+        control = names.topic(self.layout.prefix, "control")
+        counts = await self.offsets.partitions([*topics, control])
+        begins = await self.offsets.begin_offsets(topics)
+        # Before the ends are: what a group has settled by now has its outcome below them.
+        groups = await self._groups(begins)
+        if since_ms is not None:
+            starts = await self.offsets.offsets_at(topics, max(since_ms - CLOCK_MARGIN_MS, 0))
+        else:
+            starts = begins
+        ends = await self.reader.ends(_partitions(counts, topics))
+        spans = {name: range(starts.get(name, 0), end) for name, end in ends.items()}
+        standing = Standing(self.layout, self.clock(), groups, await self._control(counts, control), self.model_of)
+        return _Snapshot(standing, spans, tuple(_missing(counts, [*topics, control])))
+
+    async def _groups(self, begins: Mapping[Partition, int]) -> dict[str, Group]:
+        stages = list(self.layout.stages)
+        return dict(zip(stages, await asyncio.gather(*(self._group(stage, begins) for stage in stages)), strict=True))
+
+    async def _group(self, stage: str, begins: Mapping[Partition, int]) -> Group:
+        group = names.group(self.layout.prefix, stage)
+        commits = await self.offsets.commits(group, self.layout.inputs(stage))
+        try:
+            members = len(await self.offsets.members(group))
+        except Exception:
+            return Group(commits, begins)  # a group that never was, or that we may not look at
+        return Group(commits, begins, members)
+
+    async def _control(self, counts: Mapping[str, int], topic: str) -> ControlState:
+        entries: list[Entry] = []
+        sweep = await self._whole(counts, topic)
+        async for record in sweep.records():
+            key = (record.key or b"").decode("utf-8", "replace")
+            try:
+                entry = None if record.value is None else await self.codec.decode("control", Control, record.value)
+            except Exception:  # noqa: S112  # junk on the topic changes nothing, as for the workers
+                continue
+            entries.append((key, entry))
+        return ControlState().fold(entries, self.clock())
+
+    async def _whole(self, counts: Mapping[str, int], topic: str) -> Sweep:
+        ends = await self.reader.ends(_partitions(counts, [topic]))
+        spans = {name: range(end) for name, end in ends.items()}
+        return Sweep(self.reader, spans, f"reading {self.layout.short(topic)}", self.progress)
+
+    # -------------------------------------------------------------- the records
+
+    async def _sweep(
+        self, search: Search, snapshot: _Snapshot, question: Question
+    ) -> tuple[_Found, Collection[Partition]]:
+        sweep, found = Sweep(self.reader, snapshot.spans, "reading the topics", self.progress), _Found()
+        async for record in sweep.records():
+            place = self.layout.places[record.topic]
+            if search.may_hold(record, place):
+                fact = await self._fact(record, place, search, show=question.show_payload)
+                if fact is not None:
+                    found.add(fact)
+        return found, sweep.unread
+
+    async def _fact(self, record: Record, place: Place, search: Search, *, show: bool) -> Fact | None:
+        payload, problem, now = None, "", self.clock()
+        named = _by_payload(record, place)
+        if named:
+            payload, problem = await payload_of(self.codec, self.layout, place, record)
+        event = event_of(record, place, self.layout, payload, now)
+        if not search.holds(event, ""):
+            return None
+        if not named:
+            payload, problem = await payload_of(self.codec, self.layout, place, record)
+            event = event_of(record, place, self.layout, payload, now)
+        return fact_of(record, place, event, problem, show=show)
+
+
+def _by_payload(record: Record, place: Place) -> bool:
+    """Whether a record's payload has a part in its job's id; else it need be decoded only once that is known."""
+    if not place.declared.open_topic or place.kind == "foreign":
+        return False
+    return issubclass(place.declared.payload, Request) or any(name == h.CE_ID for name, _ in record.headers)
+
+
+def _partitions(counts: Mapping[str, int], topics: Iterable[str]) -> list[Partition]:
+    return [Partition(topic, number) for topic in topics for number in range(counts.get(topic, 0))]
+
+
+def _missing(counts: Mapping[str, int], topics: Sequence[str]) -> Iterator[str]:
+    gone = [topic for topic in topics if topic not in counts]
+    if len(gone) == len(topics):
+        yield "none of the topics exists: is PIPELINE_TOPIC_PREFIX right? `pipeline topics create` makes them"
+    elif gone:
+        yield f"what is not there cannot be told of: {', '.join(gone)} (`pipeline topics create` makes them)"
+
+
+def _left_out(found: _Found, jobs: int, unread: Collection[Partition]) -> Iterator[str]:
+    if jobs > MOST_JOBS:
+        yield f"the id is of {jobs} jobs: the first {MOST_JOBS} are told of; ask for the others by their own ids"
+    if found.beyond:
+        yield f"{found.beyond} more records are theirs than the {MOST_FACTS} that are kept"
+    if unread:
+        places = ", ".join(sorted(f"{name.topic}:{name.number}" for name in unread))
+        yield f"not read to the end, for Kafka did not serve it: {places}"
+
+
+__all__ = ["Answer", "Explainer", "Note", "Offsets", "Question", "Search", "asked"]
