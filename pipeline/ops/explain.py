@@ -6,23 +6,24 @@ Only the records of the job are kept, without their texts, so that memory is bou
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from pipeline.core import headers as h
 from pipeline.core import names
-from pipeline.core.control import ControlState, Entry
+from pipeline.core.control import ControlState
 from pipeline.core.event import Event
 from pipeline.core.payloads import Control, Payload, Request
 from pipeline.core.ports import Clock, Codec, Reader
 from pipeline.core.record import Commit, Partition, Record
 from pipeline.core.trace import parse
-from pipeline.ops.explain_facts import Fact, event_of, fact_of, payload_of
+from pipeline.ops.explain_facts import Fact, event_of, fact_of, letter_of, payload_of
 from pipeline.ops.explain_layout import Layout, Place
 from pipeline.ops.explain_line import Group
+from pipeline.ops.explain_people import Note, note_of
 from pipeline.ops.explain_scan import Progress, Sweep
-from pipeline.ops.explain_story import Note, Story, tell
+from pipeline.ops.explain_story import Story, tell
 from pipeline.ops.explain_waits import Standing
 
 MOST_FACTS = 10_000
@@ -87,7 +88,7 @@ class Search:
 
     def may_hold(self, record: Record, place: Place) -> bool:
         """Look quickly: False only where the record is certainly none of them."""
-        if place.declared.open_topic:
+        if place.declared.open_topic or letter_of(record, place) in self.ids:
             return True
         return any(value is not None and needle in value for _, value in record.headers for needle in self.needles)
 
@@ -122,6 +123,7 @@ class _Snapshot:
     """The topics as they were when the question came. `spans` is what is to be read of each partition."""
 
     standing: Standing
+    counts: Mapping[str, int]
     spans: Mapping[Partition, range]
     remarks: tuple[str, ...]
 
@@ -150,18 +152,20 @@ class Explainer:
         if jobs and not ids.issuperset(jobs):
             # The id is of a part of the job only, or of several jobs: now all that is theirs.
             found, unread = await self._sweep(Search(frozenset(jobs[:MOST_JOBS])), snapshot, question)
-        told = [
-            tell(job, [fact for fact in found.facts if fact.job.id == job], snapshot.standing)
-            for job in jobs[:MOST_JOBS]
-        ]
+        notes = await self._notes(snapshot, found.facts)
+        told = [self._story(job, found.facts, notes, snapshot.standing) for job in jobs[:MOST_JOBS]]
         return Answer(tuple(told), (*snapshot.remarks, *_left_out(found, len(jobs), unread)))
+
+    def _story(self, job: str, facts: Iterable[Fact], notes: Iterable[Note], standing: Standing) -> Story:
+        own = [fact for fact in facts if fact.job.id == job]
+        ids = _ids(own)
+        return tell(job, own, standing, [note for note in notes if note.concerns(ids)])
 
     # -------------------------------------------------------------- the snapshot
 
     async def _snapshot(self, since_ms: int | None) -> _Snapshot:
-        topics = list(self.layout.places)
-        control = names.topic(self.layout.prefix, "control")
-        counts = await self.offsets.partitions([*topics, control])
+        topics, people = list(self.layout.places), list(self.layout.people)
+        counts = await self.offsets.partitions([*topics, *people])
         begins = await self.offsets.begin_offsets(topics)
         # Before the ends are: what a group has settled by now has its outcome below them.
         groups = await self._groups(begins)
@@ -171,8 +175,8 @@ class Explainer:
             starts = begins
         ends = await self.reader.ends(_partitions(counts, topics))
         spans = {name: range(starts.get(name, 0), end) for name, end in ends.items()}
-        standing = Standing(self.layout, self.clock(), groups, await self._control(counts, control), self.model_of)
-        return _Snapshot(standing, spans, tuple(_missing(counts, [*topics, control])))
+        standing = Standing(self.layout, self.clock(), groups, await self._control(counts), self.model_of)
+        return _Snapshot(standing, counts, spans, tuple(_missing(counts, [*topics, *people])))
 
     async def _groups(self, begins: Mapping[Partition, int]) -> dict[str, Group]:
         stages = list(self.layout.stages)
@@ -187,22 +191,37 @@ class Explainer:
             return Group(commits, begins)  # a group that never was, or that we may not look at
         return Group(commits, begins, members)
 
-    async def _control(self, counts: Mapping[str, int], topic: str) -> ControlState:
-        entries: list[Entry] = []
-        sweep = await self._whole(counts, topic)
-        async for record in sweep.records():
+    # -------------------------------------------------------------- what people said and did
+
+    async def _control(self, counts: Mapping[str, int]) -> ControlState:
+        state = ControlState()
+        async for record in self._whole(counts, names.topic(self.layout.prefix, "control")):
             key = (record.key or b"").decode("utf-8", "replace")
             try:
                 entry = None if record.value is None else await self.codec.decode("control", Control, record.value)
             except Exception:  # noqa: S112  # junk on the topic changes nothing, as for the workers
                 continue
-            entries.append((key, entry))
-        return ControlState().fold(entries, self.clock())
+            state = state.fold([(key, entry)], self.clock())
+        return state
 
-    async def _whole(self, counts: Mapping[str, int], topic: str) -> Sweep:
+    async def _notes(self, snapshot: _Snapshot, facts: Iterable[Fact]) -> list[Note]:
+        """Find what people did about the jobs of these facts."""
+        ids, notes = _ids(facts), []
+        for topic, noun in self.layout.people.items():
+            latest: dict[object, Note] = {}
+            async for record in self._whole(snapshot.counts, topic):
+                note = await note_of(self.codec, noun, record)
+                if note.concerns(ids) and len(latest) < MOST_FACTS:
+                    # Of the compacted topics the last word counts, compacted or not.
+                    latest[record.position if noun == "audit" else record.key] = note
+            notes += latest.values()
+        return notes
+
+    async def _whole(self, counts: Mapping[str, int], topic: str) -> AsyncIterator[Record]:
         ends = await self.reader.ends(_partitions(counts, [topic]))
         spans = {name: range(end) for name, end in ends.items()}
-        return Sweep(self.reader, spans, f"reading {self.layout.short(topic)}", self.progress)
+        async for record in Sweep(self.reader, spans, f"reading {topic}", self.progress).records():
+            yield record
 
     # -------------------------------------------------------------- the records
 
@@ -224,12 +243,12 @@ class Explainer:
         if named:
             payload, problem = await payload_of(self.codec, self.layout, place, record)
         event = event_of(record, place, self.layout, payload, now)
-        if not search.holds(event, ""):
+        if not search.holds(event, letter_of(record, place)):
             return None
         if not named:
             payload, problem = await payload_of(self.codec, self.layout, place, record)
             event = event_of(record, place, self.layout, payload, now)
-        return fact_of(record, place, event, problem, show=show)
+        return fact_of(record, place, event, self.layout, problem, show=show)
 
 
 def _by_payload(record: Record, place: Place) -> bool:
@@ -237,6 +256,14 @@ def _by_payload(record: Record, place: Place) -> bool:
     if not place.declared.open_topic or place.kind == "foreign":
         return False
     return issubclass(place.declared.payload, Request) or any(name == h.CE_ID for name, _ in record.headers)
+
+
+def _ids(facts: Iterable[Fact]) -> frozenset[str]:
+    """Name all that people's words may be about."""
+    known: set[str] = set()
+    for fact in facts:
+        known.update((fact.job.id, fact.event, fact.letter, fact.replay.get("id", "")))
+    return frozenset(known - {""})
 
 
 def _partitions(counts: Mapping[str, int], topics: Iterable[str]) -> list[Partition]:
@@ -259,6 +286,3 @@ def _left_out(found: _Found, jobs: int, unread: Collection[Partition]) -> Iterat
     if unread:
         places = ", ".join(sorted(f"{name.topic}:{name.number}" for name in unread))
         yield f"not read to the end, for Kafka did not serve it: {places}"
-
-
-__all__ = ["Answer", "Explainer", "Note", "Offsets", "Question", "Search", "asked"]

@@ -11,10 +11,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.core import headers as h
-from pipeline.core.errors import Outcome
+from pipeline.core.errors import Outcome, Reject
 from pipeline.core.event import Event, receive
 from pipeline.core.headers import Origin, Tries
 from pipeline.core.job import Job
+from pipeline.core.letter import letter_id
+from pipeline.core.patch import change_of, changed
 from pipeline.core.payloads import JobPayload, Payload
 from pipeline.core.ports import Codec
 from pipeline.core.record import Position, Record
@@ -42,9 +44,10 @@ MOST_TEXT = 500
 class Fact:
     """What one record says of its job. Times are milliseconds since the epoch, 0 where nobody told.
 
-    `event` and `parent` are ids of events; `source` is where the record stood that it was made of. `problem` is why it
-    could not be decoded. `says` holds the plain fields of its payload and the sizes of the others, `dead` why it is a
-    dead letter, `replay` who brought it back, and `payload` all of it, where that was asked for.
+    `stage` wrote it; empty where an outsider did, or where that is not known. `event` and `parent` are ids of events;
+    `source` is where the record stood that it was made of. `problem` is why it could not be decoded. `says` holds the
+    plain fields of its payload and the sizes of the others, `dead` why it is a dead letter, `replay` who brought it
+    back, and `payload` all of it, where that was asked for.
     """
 
     place: Place
@@ -54,6 +57,7 @@ class Fact:
     event: str
     trace: str
     size: int
+    stage: str = ""
     parent: str | None = None
     tries: Tries = field(default_factory=Tries)
     origin: Origin | None = None
@@ -66,14 +70,10 @@ class Fact:
     letter: str = ""
     payload: Mapping[str, Any] | None = None
 
-    @property
-    def stage(self) -> str:
-        """Which stage wrote it; empty where an outsider did, or where that is not known."""
-        if self.place.kind == "failure":
-            return str(self.says.get("stage", ""))
-        if self.place.copies:
-            return self.place.stage
-        return self.place.writers[0] if len(self.place.writers) == 1 else ""
+
+def letter_of(record: Record, place: Place) -> str:
+    """Name a dead letter; empty for all else."""
+    return letter_id(record) if place.kind == "dead letter" else ""
 
 
 async def payload_of(codec: Codec, layout: Layout, place: Place, record: Record) -> tuple[Payload | None, str]:
@@ -92,17 +92,27 @@ async def payload_of(codec: Codec, layout: Layout, place: Place, record: Record)
 
 
 def event_of(record: Record, place: Place, layout: Layout, payload: Payload | None, now: float) -> Event[Payload]:
-    """Read a record's headers as the runtime does, so that ids are the same; without a payload, as if it did not decode."""
+    """Read a record's headers as the runtime does, so that ids are the same; without a payload, as one of junk."""
     if layout.declared(place, _stood_on(place, record)) is None:
         record = replace(record, headers=h.public(record.headers, copy=place.copies))
     open_topic = place.declared.open_topic
-    return receive(record, payload or JobPayload(), open_topic=open_topic, copy=place.copies, now=now)
+    event = receive(record, payload or JobPayload(), open_topic=open_topic, copy=place.copies, now=now)
+    try:
+        change = change_of(h.texts(record.headers)) if place.copies else None
+        return event if change is None else changed(event, change)
+    except Reject:
+        return event
 
 
-def fact_of(record: Record, place: Place, event: Event[Payload], problem: str = "", *, show: bool = False) -> Fact:
+def fact_of(
+    record: Record, place: Place, event: Event[Payload], layout: Layout, problem: str = "", *, show: bool = False
+) -> Fact:
     """Make the fact of a record and its event. `show` keeps the payload; `problem` is why there is none."""
     read, payload = h.texts(record.headers), event.payload
     made_of = None if place.declared.open_topic or place.copies else h.settled(read.get(h.SOURCE))
+    source = made_of[0] if made_of else None
+    says = plainly(payload)
+    writer = layout.writer(place, source.topic if source else "")
     return Fact(
         place=place,
         position=record.position,
@@ -111,13 +121,15 @@ def fact_of(record: Record, place: Place, event: Event[Payload], problem: str = 
         event=event.id,
         trace=event.trace.trace_id,
         size=len(record.value or b""),
+        stage=str(says.get("stage", "")) or writer if place.kind == "failure" else writer,
         parent=event.parent,
         tries=event.tries,
         origin=event.origin,
         not_before_ms=int(event.not_before * 1000),
-        source=made_of[0] if made_of else None,
+        source=source,
         problem=problem,
-        says=plainly(payload),
+        says=says,
+        letter=letter_of(record, place),
         dead=_dead(read) if place.kind == "dead letter" else {},
         replay=_replay(read) if place.copies else {},
         payload=payload.model_dump(mode="json") if show and not problem else None,

@@ -8,13 +8,15 @@ from typing import Any, Literal
 
 from pipeline.core import names
 from pipeline.core.payloads import Delivery, Failure, Payload
-from pipeline.core.retry import TIERS, Tier
+from pipeline.core.retry import Tier
 from pipeline.core.stage import Stage, Topic
 
 Kind = Literal["request", "output", "failure", "delivery", "retry", "dead letter", "foreign"]
 """What a record is to its job. Whatever outsiders write to an open topic of ours is a request, a document too."""
 
 FAILURES = Topic("failures", Failure)
+PEOPLES = ("control", "letters", "audit")
+"""The nouns of the topics in which people's words and deeds stand."""
 COPIES = frozenset({"retry", "dead letter"})
 
 
@@ -44,6 +46,11 @@ class Layout:
     places: Mapping[str, Place]
     stages: Mapping[str, Stage]
 
+    @property
+    def people(self) -> dict[str, str]:
+        """The topics of what people said and did, with the noun of each."""
+        return {names.topic(self.prefix, noun): noun for noun in PEOPLES}
+
     def short(self, topic: str) -> str:
         """Name a topic without the prefix that all share."""
         return topic.removeprefix(f"{self.prefix}.")
@@ -62,6 +69,17 @@ class Layout:
             return None
         return first.declared if first is not None and not first.copies else place.declared
 
+    def writer(self, place: Place, source: str) -> str:
+        """Tell which stage wrote what stands at `place`, made of what stood on the topic `source`; empty where unknown.
+
+        Where several stages write to a topic, it is the one of them that reads the source.
+        """
+        if len(place.writers) == 1:
+            return place.writers[0]
+        readers = self.places[source].readers if source in self.places else ()
+        known = [name for name in place.writers if name in readers]
+        return known[0] if len(known) == 1 else ""
+
     def inputs(self, stage: str) -> list[str]:
         """Name the topics that a stage's group reads: its sources and tiers."""
         return [place.topic for place in self.places.values() if stage in place.readers]
@@ -78,10 +96,10 @@ def layout(prefix: str, stages: Iterable[Stage], foreign: Mapping[str, Collectio
 
 def _streams(prefix: str, stages: Collection[Stage]) -> Iterator[Place]:
     sources = [source for stage in stages for source in stage.sources]
-    outputs = [stage.output for stage in stages if stage.output]
+    outputs = [output for stage in stages for output in stage.outputs]
     for declared in {topic.noun: topic for topic in (*sources, *outputs, FAILURES)}.values():
         readers = tuple(stage.name for stage in stages if declared.noun in _nouns(stage.sources))
-        writers = tuple(stage.name for stage in stages if stage.output and stage.output.noun == declared.noun)
+        writers = tuple(stage.name for stage in stages if declared.noun in _nouns(stage.outputs))
         writers = tuple(stage.name for stage in stages) if declared.noun == FAILURES.noun else writers
         for lane in declared.lanes:
             topic = names.topic(prefix, declared.noun, lane)
@@ -109,7 +127,7 @@ def _foreign(stages: Collection[Stage], foreign: Mapping[str, Collection[str]]) 
 
 def _copies(prefix: str, stage: Stage) -> Iterator[Place]:
     own = (stage.name,)
-    for tier in TIERS:
+    for tier in stage.retry.tiers:
         topic = names.retry_topic(prefix, stage.name, tier)
         yield Place(topic, "retry", stage.sources[0], stage.name, tier, readers=own, writers=own)
     dead = names.dead_letter_topic(prefix, stage.name)

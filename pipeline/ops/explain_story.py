@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.core.headers import Tries
 from pipeline.core.record import Position
 from pipeline.ops.explain_facts import Fact
-from pipeline.ops.explain_waits import Standing, Waiting, because, by, waits
+from pipeline.ops.explain_people import TAKEN_BACK, Note
+from pipeline.ops.explain_waits import Standing, Waiting, waits
 from pipeline.ops.explain_words import at, counted, reason, sentence, when
 
 MOST_LINKS = 64
@@ -24,22 +25,6 @@ DEAD_STATES = frozenset({OPEN, "assigned", "quarantined"})
 """The states of a dead letter in which a person has still to do something."""
 
 _RANK = {kind: rank for rank, kind in enumerate(("request", "foreign", "output", "retry", "dead letter", "failure"))}
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """What people did, as the topics `letters` and `audit` have it: to which `subject`, and when (epoch ms).
-
-    `letter` is the id of the dead letter whose state this is; empty where it is no state.
-    """
-
-    at_ms: int
-    what: str
-    subject: str
-    operator: str = ""
-    reason: str = ""
-    letter: str = ""
-    details: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +72,7 @@ def tell(job: str, facts: Iterable[Fact], standing: Standing, notes: Sequence[No
     again = _repetitions(known)
     letters = tuple(_letters(known, standing, notes))
     waiting = tuple(waits([fact for fact in known if fact.position not in again], standing))
-    moments = [*_moments(ordered, again, standing), *_done(job, notes, standing)]
+    moments = [*_moments(ordered, again, standing), *_done(notes)]
     return Story(
         job=job,
         status=_status(known, waiting, letters, standing),
@@ -174,19 +159,10 @@ def _end(before: Tries, fact: Fact) -> str:
     return "not due yet; "
 
 
-def _done(job: str, notes: Iterable[Note], standing: Standing) -> Iterator[Moment]:
+def _done(notes: Iterable[Note]) -> Iterator[Moment]:
     """Say what people did about the job."""
     for note in notes:
-        who = f" by {note.operator}" if note.operator else ""
-        why = f": {note.reason}" if note.reason else ""
-        yield Moment(note.at_ms, note.what, "", "", f"{note.subject}{who}{why}{_details(note.details)}")
-    cancelled = standing.control.cancels.get(job)
-    if cancelled is not None:
-        yield Moment(cancelled.at_ms, "cancelled", "", "", f"cancelled{by(cancelled)}{because(cancelled)}")
-
-
-def _details(details: Mapping[str, str]) -> str:
-    return f" ({', '.join(f'{name} {text}' for name, text in details.items())})" if details else ""
+        yield Moment(note.at_ms, note.what, "", "", note.text)
 
 
 def _repetitions(facts: Sequence[Fact]) -> set[Position]:
@@ -223,7 +199,9 @@ def _letters(facts: Iterable[Fact], standing: Standing, notes: Sequence[Note]) -
         since = f"dead at {fact.place.stage} since {when(fact.at_ms)}: "
         why = f" ({reason(fact.dead.get('code'), fact.dead.get('reason'))})"
         if note is not None:
-            yield Letter(fact.letter, fact.place.stage, where, note.what, f"{since}{_state(note)}{why}")
+            state = OPEN if note.what == TAKEN_BACK else note.what
+            told = OPEN if note.what == TAKEN_BACK else _state(note)
+            yield Letter(fact.letter, fact.place.stage, where, state, f"{since}{told}{why}")
         elif brought is not None:
             yield Letter(fact.letter, fact.place.stage, where, "replayed", f"{since}replayed{why}")
         else:
@@ -231,7 +209,7 @@ def _letters(facts: Iterable[Fact], standing: Standing, notes: Sequence[Note]) -
 
 
 def _state(note: Note) -> str:
-    to = f" to {note.details['assignee']}" if note.details.get("assignee") else ""
+    to = f" to {note.details['to']}" if note.details.get("to") else ""
     who = f" by {note.operator}" if note.operator else ""
     return f"{note.what}{to}{who}" + (f": {note.reason}" if note.reason else "")
 
@@ -255,7 +233,7 @@ def _status(facts: Sequence[Fact], waiting: Sequence[Waiting], letters: Sequence
 
 def _all_sinks(fact: Fact, standing: Standing) -> bool:
     stages = [standing.layout.stages[name] for name in fact.place.readers if name in standing.layout.stages]
-    return bool(stages) and all(stage.output is None for stage in stages)
+    return bool(stages) and all(not stage.outputs for stage in stages)
 
 
 def _about(facts: Sequence[Fact]) -> dict[str, Any]:

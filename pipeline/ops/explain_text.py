@@ -8,13 +8,17 @@ from typing import Any
 
 from pipeline.ops.explain_facts import Fact
 from pipeline.ops.explain_story import Moment, Story
-from pipeline.ops.explain_words import dollars, lasted, when
+from pipeline.ops.explain_words import clean, dollars, lasted, when
 
 _ABOUT = ("tenant", "type", "lane", "accepted", "deadline", "catalog", "trace")
 
 
 def lines(story: Story) -> Iterator[str]:
-    """Tell a story: who, how it stands, what happened, and what it waits for."""
+    """Tell a story: who, how it stands, what happened, and what it waits for. Nothing in it steers a terminal."""
+    return map(clean, _lines(story))
+
+
+def _lines(story: Story) -> Iterator[str]:
     yield f"job {story.job}: {story.status}"
     about = story.about
     yield "  " + ", ".join(f"{name} {about[name]}" for name in _ABOUT if about.get(name))
@@ -29,7 +33,7 @@ def lines(story: Story) -> Iterator[str]:
             yield from _payload(moment.fact.payload)
     yield ""
     yield from (f"now: {one.text}" for one in story.waits)
-    yield from (f"{one.text}; letter {one.id or 'at'} {one.where}" for one in story.letters)
+    yield from (f"{one.text}; letter {one.id} at {one.where}" for one in story.letters)
     if not story.waits:
         yield f"now: nothing is waited for ({story.status})"
     yield from (f"note: {remark}" for remark in story.remarks)

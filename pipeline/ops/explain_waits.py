@@ -96,8 +96,8 @@ def _waiting(fact: Fact, stage: str, line: InLine, standing: Standing) -> Waitin
 def _due(fact: Fact) -> int:
     if fact.place.tier is None:
         return 0
-    # A copy that is due as it is written, as a replay's, does not wait for its tier.
-    if fact.not_before_ms and fact.not_before_ms <= fact.at_ms:
+    # What a replay brings back is due as it is written, and does not wait for its tier.
+    if fact.replay and 0 < fact.not_before_ms <= fact.at_ms:
         return 0
     return max(fact.not_before_ms, fact.at_ms + int(fact.place.tier.delay * 1000))
 

@@ -19,6 +19,11 @@ def at(layout: Layout, position: Position) -> str:
     return f"{layout.short(position.topic)}:{position.partition}@{position.offset}"
 
 
+def clean(text: str) -> str:
+    """Make text fit for a terminal: what others wrote must not steer it."""
+    return text if text.isprintable() else "".join(one if one.isprintable() else " " for one in text)
+
+
 def when(ms: int) -> str:
     """Spell a time in epoch milliseconds, in UTC, to the millisecond; a dash where it is not known."""
     if ms <= 0:
