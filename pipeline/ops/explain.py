@@ -206,7 +206,7 @@ class Explainer:
 
     async def _notes(self, snapshot: _Snapshot, facts: Iterable[Fact]) -> list[Note]:
         """Find what people did about the jobs of these facts."""
-        ids, notes = _ids(facts), []
+        ids, notes = _ids(facts), list[Note]()
         for topic, noun in self.layout.people.items():
             latest: dict[object, Note] = {}
             async for record in self._whole(snapshot.counts, topic):

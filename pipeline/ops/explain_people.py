@@ -44,11 +44,11 @@ class Note:
 
     @property
     def text(self) -> str:
-        """Say it in one sentence."""
+        """Say to what it was done, by whom and why."""
         who = f" by {self.operator}" if self.operator else ""
         why = f": {self.reason}" if self.reason else ""
         more = f" ({', '.join(f'{name} {text}' for name, text in self.details.items())})" if self.details else ""
-        return f"{self.what} {self.subject}{who}{why}{more}".strip()
+        return f"{self.subject}{who}{why}{more}".strip()
 
 
 async def note_of(codec: Codec, noun: str, record: Record) -> Note:

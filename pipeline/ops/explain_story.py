@@ -151,11 +151,11 @@ def _end(before: Tries, fact: Fact) -> str:
     if fact.place.kind == "dead letter" or (fact.replay and not _tried(fact)):
         return ""
     if fact.tries.timeouts > before.timeouts:
-        return f"attempt {fact.tries.attempts} was cut at its time limit; "
+        return "cut at its time limit; "
     if fact.tries.attempts > before.attempts:
-        return f"attempt {fact.tries.attempts} failed; "
+        return "failed; "
     if fact.tries.deferrals > before.deferrals:
-        return "deferred: not its turn; "
+        return "deferred; "
     return "not due yet; "
 
 
@@ -255,7 +255,7 @@ def _about(facts: Sequence[Fact]) -> dict[str, Any]:
     accepted = next((fact.at_ms for fact in facts if fact.place.kind in {"request", "foreign"}), 0)
     about["accepted"] = when(accepted or min(fact.job.accepted_at_ms for fact in facts))
     about["runs"] = sorted({fact.job.run for fact in facts})
-    about["cost_usd"] = round(_cost(facts), 9)
+    about["cost_usd"] = round(float(_cost(facts)), 9)
     return about
 
 

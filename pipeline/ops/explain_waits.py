@@ -12,7 +12,7 @@ from pipeline.core.record import Position
 from pipeline.ops.explain_facts import Fact
 from pipeline.ops.explain_layout import Layout
 from pipeline.ops.explain_line import Group, InLine, place_of
-from pipeline.ops.explain_words import at, counted, lasted, when
+from pipeline.ops.explain_words import at, counted, due_at_once, lasted, when
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +94,7 @@ def _waiting(fact: Fact, stage: str, line: InLine, standing: Standing) -> Waitin
 
 
 def _due(fact: Fact) -> int:
-    if fact.place.tier is None:
-        return 0
-    # What a replay brings back is due as it is written, and does not wait for its tier.
-    if fact.replay and 0 < fact.not_before_ms <= fact.at_ms:
+    if fact.place.tier is None or due_at_once(fact):
         return 0
     return max(fact.not_before_ms, fact.at_ms + int(fact.place.tier.delay * 1000))
 

@@ -110,17 +110,24 @@ def _delivery(fact: Fact) -> str:
         f"{says.get('outcome', 'unknown')}{to}",
         str(says.get("kind", "")),
         f"status {says['status']}" if "status" in says else "",
-        f"try {says['attempts']}" if "attempts" in says else "",
-        f"{says['duration_ms']} ms" if "duration_ms" in says else "",
+        f"try {says['attempts']}" if says.get("attempts") else "",
+        f"{says['duration_ms']} ms" if says.get("duration_ms") else "",
         reason(says.get("code"), says.get("reason")) if says.get("code") or says.get("reason") else "",
     ]
     return ", ".join(filter(None, told))
 
 
 def _retry(fact: Fact) -> str:
+    if due_at_once(fact):
+        return f"brought back, due at once, {tries(fact)}{replayed(fact)}"
     tier = fact.place.tier.name if fact.place.tier else "?"
     until = f" until {when(fact.not_before_ms)}" if fact.not_before_ms else ""
     return f"waits in {tier}{until}, {tries(fact)}{replayed(fact)}"
+
+
+def due_at_once(fact: Fact) -> bool:
+    """Whether a copy was due already when it was written, as what a replay brings back is: its tier does not hold it."""
+    return bool(fact.replay) and 0 < fact.not_before_ms <= fact.at_ms
 
 
 def tries(fact: Fact) -> str:

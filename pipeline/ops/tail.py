@@ -138,7 +138,7 @@ class Tail:
             return None
         where = at(self.layout, record.position)
         why = f"; cannot be decoded: {note.problem}" if note.problem else ""
-        text = f"{when(note.at_ms)}  {where}  {noun}  {note.text}{why}"
+        text = f"{when(note.at_ms)}  {where}  {noun}  {note.what} {note.text}{why}"
         plain = {"at_ms": note.at_ms, "what": note.what, "subject": note.subject, "operator": note.operator}
         plain |= {"reason": note.reason, "details": dict(note.details), "problem": note.problem}
         return Line(clean(text), bool(note.problem), {**place_of(record), "kind": noun, **plain})
