@@ -126,7 +126,7 @@ def _retry(fact: Fact) -> str:
 
 
 def due_at_once(fact: Fact) -> bool:
-    """Whether a copy was due already when it was written, as what a replay brings back is: its tier does not hold it."""
+    """Whether a copy was due already when it was written, as what a replay brings back is: no tier holds it."""
     return bool(fact.replay) and 0 < fact.not_before_ms <= fact.at_ms
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,8 @@ async def lived() -> Site:
     """A site where a job was delivered and another one died."""
     site = await Site.make(partitions=1)
     await site.start(FIRST)
-    await site.start(WORK, **{"a!": [[DELIVERED]], "b!": [ValueError("odd"), ValueError("odd"), ValueError("odd")]})
+    answers: dict[str, list[Any]] = {"a!": [[DELIVERED]], "b!": [ValueError("odd")] * 3}
+    await site.start(WORK, **answers)
     site.ask("a", "1")
     site.ask("b", "2")
     await site.world.until(lambda: site.end("t.deliveries") and site.letters())
