@@ -32,7 +32,9 @@ async def open_explainer(configured: Configured, progress: Progress, say: Say) -
     async with AsyncExitStack() as stack:
         admin = await stack.enter_async_context(opened_admin(configured, say))
         # Committed ones: a replay writes in transactions, and what was aborted never took place.
-        reader = await stack.enter_async_context(open_reader(kafka_of(configured), "explain", committed=True, kept=False))
+        reader = await stack.enter_async_context(
+            open_reader(kafka_of(configured), "explain", committed=True, kept=False)
+        )
         codec = await stack.enter_async_context(opened_codec(configured))
         yield Explainer(
             layout=layout_of(configured),

@@ -6,13 +6,13 @@ Only the records of the job are kept, without their texts, so that memory is bou
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from pipeline.core import headers as h
 from pipeline.core import names
-from pipeline.core.control import ControlState
+from pipeline.core.control import ControlState, Entry
 from pipeline.core.event import Event
 from pipeline.core.payloads import Control, Payload, Request
 from pipeline.core.ports import Clock, Codec, Reader
@@ -110,6 +110,8 @@ class _Found:
 
     facts: list[Fact] = field(default_factory=list)
     beyond: int = 0
+    words: list[Entry] = field(default_factory=list)
+    unread: Collection[Partition] = ()
 
     def add(self, fact: Fact) -> None:
         if len(self.facts) < MOST_FACTS:
@@ -122,10 +124,13 @@ class _Found:
 class _Snapshot:
     """The topics as they were when the question came. `spans` is what is to be read of each partition."""
 
-    standing: Standing
-    counts: Mapping[str, int]
+    groups: Mapping[str, Group]
     spans: Mapping[Partition, range]
     remarks: tuple[str, ...]
+
+    def of(self, topics: Collection[str]) -> dict[Partition, range]:
+        """Return the spans of some topics."""
+        return {name: span for name, span in self.spans.items() if name.topic in topics}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,36 +152,31 @@ class Explainer:
         """
         ids = asked(question.id)
         snapshot = await self._snapshot(question.since_ms)
-        found, unread = await self._sweep(Search(ids), snapshot, question)
+        found = await self._sweep(Search(ids), snapshot, question)
         jobs = list(dict.fromkeys(fact.job.id for fact in found.facts))
         if jobs and not ids.issuperset(jobs):
             # The id is of a part of the job only, or of several jobs: now all that is theirs.
-            found, unread = await self._sweep(Search(frozenset(jobs[:MOST_JOBS])), snapshot, question)
-        notes = await self._notes(snapshot, found.facts)
-        told = [self._story(job, found.facts, notes, snapshot.standing) for job in jobs[:MOST_JOBS]]
-        return Answer(tuple(told), (*snapshot.remarks, *_left_out(found, len(jobs), unread)))
-
-    def _story(self, job: str, facts: Iterable[Fact], notes: Iterable[Note], standing: Standing) -> Story:
-        own = [fact for fact in facts if fact.job.id == job]
-        ids = _ids(own)
-        return tell(job, own, standing, [note for note in notes if note.concerns(ids)])
-
-    # -------------------------------------------------------------- the snapshot
+            found = await self._sweep(Search(frozenset(jobs[:MOST_JOBS])), snapshot, question)
+        notes = await self._notes(snapshot, found.facts) if jobs else []
+        now = self.clock()
+        control = ControlState().fold(found.words, now)
+        standing = Standing(self.layout, now, snapshot.groups, control, self.model_of)
+        told = [_story(job, found.facts, notes, standing) for job in jobs[:MOST_JOBS]]
+        return Answer(tuple(told), (*snapshot.remarks, *_left_out(found, len(jobs))))
 
     async def _snapshot(self, since_ms: int | None) -> _Snapshot:
+        """Look once where all topics begin and end: each look waits for what the reader has asked for before."""
         topics, people = list(self.layout.places), list(self.layout.people)
         counts = await self.offsets.partitions([*topics, *people])
-        begins = await self.offsets.begin_offsets(topics)
+        begins = await self.offsets.begin_offsets([*topics, *people])
         # Before the ends are: what a group has settled by now has its outcome below them.
         groups = await self._groups(begins)
+        starts = dict(begins)
         if since_ms is not None:
-            starts = await self.offsets.offsets_at(topics, max(since_ms - CLOCK_MARGIN_MS, 0))
-        else:
-            starts = begins
-        ends = await self.reader.ends(_partitions(counts, topics))
+            starts |= await self.offsets.offsets_at(topics, max(since_ms - CLOCK_MARGIN_MS, 0))
+        ends = await self.reader.ends([Partition(name, number) for name in counts for number in range(counts[name])])
         spans = {name: range(starts.get(name, 0), end) for name, end in ends.items()}
-        standing = Standing(self.layout, self.clock(), groups, await self._control(counts), self.model_of)
-        return _Snapshot(standing, counts, spans, tuple(_missing(counts, [*topics, *people])))
+        return _Snapshot(groups, spans, tuple(_missing(counts, [*topics, *people])))
 
     async def _groups(self, begins: Mapping[Partition, int]) -> dict[str, Group]:
         stages = list(self.layout.stages)
@@ -191,51 +191,43 @@ class Explainer:
             return Group(commits, begins)  # a group that never was, or that we may not look at
         return Group(commits, begins, members)
 
-    # -------------------------------------------------------------- what people said and did
-
-    async def _control(self, counts: Mapping[str, int]) -> ControlState:
-        state = ControlState()
-        async for record in self._whole(counts, names.topic(self.layout.prefix, "control")):
-            key = (record.key or b"").decode("utf-8", "replace")
-            try:
-                entry = None if record.value is None else await self.codec.decode("control", Control, record.value)
-            except Exception:  # noqa: S112  # junk on the topic changes nothing, as for the workers
-                continue
-            state = state.fold([(key, entry)], self.clock())
-        return state
-
-    async def _notes(self, snapshot: _Snapshot, facts: Iterable[Fact]) -> list[Note]:
-        """Find what people did about the jobs of these facts."""
-        ids, notes = _ids(facts), list[Note]()
-        for topic, noun in self.layout.people.items():
-            latest: dict[object, Note] = {}
-            async for record in self._whole(snapshot.counts, topic):
-                note = await note_of(self.codec, noun, record)
-                if note.concerns(ids) and len(latest) < MOST_FACTS:
-                    # Of the compacted topics the last word counts, compacted or not.
-                    latest[record.position if noun == "audit" else record.key] = note
-            notes += latest.values()
-        return notes
-
-    async def _whole(self, counts: Mapping[str, int], topic: str) -> AsyncIterator[Record]:
-        ends = await self.reader.ends(_partitions(counts, [topic]))
-        spans = {name: range(end) for name, end in ends.items()}
-        async for record in Sweep(self.reader, spans, f"reading {topic}", self.progress).records():
-            yield record
-
     # -------------------------------------------------------------- the records
 
-    async def _sweep(
-        self, search: Search, snapshot: _Snapshot, question: Question
-    ) -> tuple[_Found, Collection[Partition]]:
-        sweep, found = Sweep(self.reader, snapshot.spans, "reading the topics", self.progress), _Found()
+    async def _sweep(self, search: Search, snapshot: _Snapshot, question: Question) -> _Found:
+        found, control = _Found(), names.topic(self.layout.prefix, "control")
+        spans = snapshot.of({*self.layout.places, control})
+        sweep = Sweep(self.reader, spans, "reading the topics", self.progress)
         async for record in sweep.records():
-            place = self.layout.places[record.topic]
-            if search.may_hold(record, place):
+            place = self.layout.places.get(record.topic)
+            if place is None:
+                found.words += await self._words(record)
+            elif search.may_hold(record, place):
                 fact = await self._fact(record, place, search, show=question.show_payload)
                 if fact is not None:
                     found.add(fact)
-        return found, sweep.unread
+        found.unread = sweep.unread
+        return found
+
+    async def _words(self, record: Record) -> list[Entry]:
+        key = (record.key or b"").decode("utf-8", "replace")
+        if record.value is None:
+            return [(key, None)]
+        try:
+            return [(key, await self.codec.decode("control", Control, record.value))]
+        except Exception:
+            return []  # junk on the topic changes nothing, as for the workers
+
+    async def _notes(self, snapshot: _Snapshot, facts: Iterable[Fact]) -> list[Note]:
+        """Find what people did about the jobs of these facts."""
+        ids, latest = _ids(facts), dict[object, Note]()
+        sweep = Sweep(self.reader, snapshot.of(self.layout.people), "reading what people did", self.progress)
+        async for record in sweep.records():
+            noun = self.layout.people[record.topic]
+            note = await note_of(self.codec, noun, record)
+            if note.concerns(ids) and len(latest) < MOST_FACTS:
+                # Of the compacted topics the last word counts, compacted or not.
+                latest[record.position if noun == "audit" else (noun, record.key)] = note
+        return list(latest.values())
 
     async def _fact(self, record: Record, place: Place, search: Search, *, show: bool) -> Fact | None:
         payload, problem, now = None, "", self.clock()
@@ -266,8 +258,10 @@ def _ids(facts: Iterable[Fact]) -> frozenset[str]:
     return frozenset(known - {""})
 
 
-def _partitions(counts: Mapping[str, int], topics: Iterable[str]) -> list[Partition]:
-    return [Partition(topic, number) for topic in topics for number in range(counts.get(topic, 0))]
+def _story(job: str, facts: Iterable[Fact], notes: Iterable[Note], standing: Standing) -> Story:
+    own = [fact for fact in facts if fact.job.id == job]
+    ids = _ids(own)
+    return tell(job, own, standing, [note for note in notes if note.concerns(ids)])
 
 
 def _missing(counts: Mapping[str, int], topics: Sequence[str]) -> Iterator[str]:
@@ -278,11 +272,11 @@ def _missing(counts: Mapping[str, int], topics: Sequence[str]) -> Iterator[str]:
         yield f"what is not there cannot be told of: {', '.join(gone)} (`pipeline topics create` makes them)"
 
 
-def _left_out(found: _Found, jobs: int, unread: Collection[Partition]) -> Iterator[str]:
+def _left_out(found: _Found, jobs: int) -> Iterator[str]:
     if jobs > MOST_JOBS:
         yield f"the id is of {jobs} jobs: the first {MOST_JOBS} are told of; ask for the others by their own ids"
     if found.beyond:
         yield f"{found.beyond} more records are theirs than the {MOST_FACTS} that are kept"
-    if unread:
-        places = ", ".join(sorted(f"{name.topic}:{name.number}" for name in unread))
+    if found.unread:
+        places = ", ".join(sorted(f"{name.topic}:{name.number}" for name in found.unread))
         yield f"not read to the end, for Kafka did not serve it: {places}"
