@@ -28,7 +28,8 @@ def layout_of(configured: Configured) -> Layout:
 @asynccontextmanager
 async def open_explainer(configured: Configured, progress: Progress, say: Say) -> AsyncIterator[Explainer]:
     """Open what a question takes. Raises ConfigurationError where the broker does not answer."""
-    types = catalog_of(configured).types
+    catalog = catalog_of(configured)
+    types = catalog.types
     async with AsyncExitStack() as stack:
         admin = await stack.enter_async_context(opened_admin(configured, say))
         # Committed ones: a replay writes in transactions, and what was aborted never took place.
@@ -43,6 +44,7 @@ async def open_explainer(configured: Configured, progress: Progress, say: Say) -
             codec=codec,
             clock=CLOCK,
             model_of=lambda kind: types[kind].model if kind in types else "",
+            endpoint_of=lambda kind: types[kind].endpoint if kind in types else catalog.default_endpoint,
             progress=progress,
         )
 

@@ -16,6 +16,7 @@ from pipeline.cli.session import OUT, complaints, configure, run, say
 from pipeline.explaining import Followed
 from pipeline.ops.tail import Line, Wanted, seconds
 from pipeline.settings import Configured
+from pipeline.wiring import STAGES
 
 
 def register(app: typer.Typer) -> None:
@@ -26,12 +27,19 @@ def register(app: typer.Typer) -> None:
 def tail(  # noqa: PLR0913, PLR0917  # each is an option of the command line
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TOPIC|STAGE]...", help="Topics, or stages for what they write; all unless given."),
+        typer.Argument(
+            metavar="[TOPIC|STAGE]...",
+            help="Topics, or stages for what they write; all unless given.",
+            autocompletion=lambda: list(STAGES),
+        ),
     ] = None,
     jobs: Annotated[list[str] | None, typer.Option("--job", help="Only of this job; the id may be cut short.")] = None,
     types: Annotated[list[str] | None, typer.Option("--type", help="Only of this event type.")] = None,
     tenants: Annotated[list[str] | None, typer.Option("--tenant", help="Only of this tenant.")] = None,
-    stages: Annotated[list[str] | None, typer.Option("--stage", help="Only what this stage has written.")] = None,
+    stages: Annotated[
+        list[str] | None,
+        typer.Option("--stage", help="Only what this stage has written.", autocompletion=lambda: list(STAGES)),
+    ] = None,
     from_start: Annotated[bool, typer.Option("--from-start", help="Begin with what is kept.")] = False,
     lasting: Annotated[str | None, typer.Option("--for", help="End after so long, such as 30s or 5m.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON line for each.")] = False,

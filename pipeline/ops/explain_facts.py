@@ -93,7 +93,7 @@ async def payload_of(codec: Codec, layout: Layout, place: Place, record: Record)
 
 def event_of(record: Record, place: Place, layout: Layout, payload: Payload | None, now: float) -> Event[Payload]:
     """Read a record's headers as the runtime does, so that ids are the same; without a payload, as one of junk."""
-    if layout.declared(place, _stood_on(place, record)) is None:
+    if place.kind == "foreign" or (place.copies and layout.declared(place, _stood_on(place, record)) is None):
         record = replace(record, headers=h.public(record.headers, copy=place.copies))
     open_topic = place.declared.open_topic
     event = receive(record, payload or JobPayload(), open_topic=open_topic, copy=place.copies, now=now)

@@ -253,7 +253,8 @@ def _about(facts: Sequence[Fact]) -> dict[str, Any]:
         }
         about |= {name: text for name, text in told.items() if text}
     accepted = next((fact.at_ms for fact in facts if fact.place.kind in {"request", "foreign"}), 0)
-    about["accepted"] = when(accepted or min(fact.job.accepted_at_ms for fact in facts))
+    if accepted := accepted or min(fact.job.accepted_at_ms for fact in facts):
+        about["accepted"] = when(accepted)
     about["runs"] = sorted({fact.job.run for fact in facts})
     about["cost_usd"] = round(float(_cost(facts)), 9)
     return about

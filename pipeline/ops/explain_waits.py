@@ -7,23 +7,30 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.core.control import ControlState, Hold
-from pipeline.core.payloads import Control
+from pipeline.core.payloads import Control, Failure, Message, Result
 from pipeline.core.record import Position
 from pipeline.ops.explain_facts import Fact
 from pipeline.ops.explain_layout import Layout
 from pipeline.ops.explain_line import Group, InLine, place_of
 from pipeline.ops.explain_words import at, counted, due_at_once, lasted, when
 
+POSTED = (Result, Failure, Message)
+"""What is posted to a webhook, and so waits for its endpoint."""
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How the pipeline stands, beside a job's own records. `model_of` names the model that answers an event type."""
+    """How the pipeline stands, beside a job's own records.
+
+    `model_of` names the model that answers an event type, `endpoint_of` the one that its outcome usually goes to.
+    """
 
     layout: Layout
     now: float
     groups: Mapping[str, Group] = field(default_factory=dict)
     control: ControlState = field(default_factory=ControlState)
     model_of: Callable[[str], str] = lambda _: ""
+    endpoint_of: Callable[[str], str] = lambda _: ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +131,10 @@ def _words(fact: Fact, stage: str, standing: Standing) -> Iterator[str]:
         alone = ControlState({key: pause})
         if isinstance(alone.verdict(stage, job, standing.model_of(job.type), standing.now), Hold):
             yield f"paused{by(pause)} since {when(pause.at_ms)}{because(pause)}"
+    if any(issubclass(source.payload, POSTED) for source in (declared.sources if declared else ())):
+        name = str(fact.says.get("endpoint") or standing.endpoint_of(job.type))
+        if (trouble := standing.control.endpoints.get(name)) is not None:
+            yield f"endpoint {name} is {trouble.state}{by(trouble)} since {when(trouble.at_ms)}{because(trouble)}"
 
 
 def by(entry: Control) -> str:

@@ -125,6 +125,21 @@ def test_the_deadline_and_the_pauses_that_hold_are_told() -> None:
     assert wait.why == ("it is next, or handled at this moment",)
 
 
+def test_an_endpoint_in_trouble_is_told_of_what_waits_for_it() -> None:
+    """The outcome's own endpoint, or the one of its type; of a stage that posts nothing it is not told."""
+    entry = Control(state="disabled", endpoint="crm", at_ms=1_000, reason="410")
+    groups = {"tell": Group(members=1), "work": Group(members=1)}
+    control = ControlState(endpoints={"crm": entry})
+    standing = replace(STANDING, groups=groups, control=control, endpoint_of=lambda _: "crm")
+    failure = Failure(stage="work", code="late", reason="too late", failed_at_ms=1)
+    (wait,) = waits([fact("failures", payload=failure)], standing)
+    assert wait.why == ("endpoint crm is disabled since 1970-01-01 00:00:01.000Z (410)",)
+    (wait,) = waits([fact("in")], standing)
+    assert wait.why == ("it is next, or handled at this moment",)
+    other = failure.model_copy(update={"endpoint": "other"})
+    assert len(waits([fact("failures", payload=other)], standing)[0].why) == 1
+
+
 def test_texts_of_people_and_the_paths_of_addresses_are_not_told() -> None:
     """A story shows sizes of what people wrote, and of an address the host alone: its path may be a secret."""
     assert plainly(Request(type="quick", input="hello", metadata={"a": "b"})) == {

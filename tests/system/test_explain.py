@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from pipeline.core.payloads import Request
 from pipeline.devkit import samples
 from pipeline.devkit.kafka import Broker
 from tests.system.command import Prepared
-from tests.system.site import Site, site, until
+from tests.system.site import site, until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.system]
 
@@ -50,24 +52,28 @@ async def test_a_job_is_explained_while_it_waits_and_when_it_is_delivered(
         await command("resume", "--stage", "infer")
         await until(lambda: bool(place.receiver.accepted), "the webhook")
         await place.idle("notify")
-        await _explained(place, job, json.loads((await command("explain", job, "--json")).stdout))
+        _explained(job, json.loads((await command("explain", job, "--json")).stdout))
         webhook = place.receiver.accepted[0].webhook_id
         found = json.loads((await command("explain", webhook, "--json", "--since", "1h")).stdout)
         assert [story["job"] for story in found["jobs"]] == [job]
 
-        tailed = await command("tail", "--from-start", "--for", "2s", "--job", job[:8], "--json")
-        assert tailed.returncode == 0, tailed.stderr
-        lines = [json.loads(line) for line in tailed.stdout.splitlines()]
+        lines: list[dict[str, str]] = []
+        for _ in range(5):  # a busy machine may take longer than a tail lasts
+            tailed = await command("tail", "--from-start", "--for", "2s", "--job", job[:8], "--json")
+            assert tailed.returncode == 0, tailed.stderr
+            lines = [json.loads(line) for line in tailed.stdout.splitlines()]
+            if len(lines) >= len(CHAIN):
+                break
         assert sorted(line["topic"].split(".")[1] for line in lines) == sorted(CHAIN)
-        assert all(line["job"] == job and line["type"] == sample.type for line in lines[1:])
+        assert {line["job"] for line in lines} == {job}
 
         unknown = await command("explain", "nobody")
         assert (unknown.returncode, unknown.stdout) == (1, "")
         assert "nothing is known of nobody" in unknown.stderr
 
 
-async def _explained(place: Site, job: str, told: dict[str, object]) -> None:
-    (story,) = told["jobs"]  # type: ignore[misc]  # a list of one
+def _explained(job: str, told: Mapping[str, Any]) -> None:
+    (story,) = told["jobs"]
     assert (story["job"], story["status"], story["waits"], story["letters"]) == (job, "delivered", [], [])
     assert [moment["topic"].split(".")[1] for moment in story["moments"]] == CHAIN
     assert story["moments"][-1]["says"]["status"] == 204
