@@ -16,6 +16,8 @@ MODELS: Mapping[str, type[Payload]] = {"control": Control, "letters": Letter, "a
 """What is written down of people, by noun."""
 
 MOST_TEXT = 500
+MOST_DETAIL = 60
+"""The longest detail that is told in a sentence; what a replay keeps for itself is longer."""
 LEASE, RERUN = "replaying", "rerun"
 TAKEN_BACK = "taken back"
 
@@ -47,7 +49,8 @@ class Note:
         """Say to what it was done, by whom and why."""
         who = f" by {self.operator}" if self.operator else ""
         why = f": {self.reason}" if self.reason else ""
-        more = f" ({', '.join(f'{name} {text}' for name, text in self.details.items())})" if self.details else ""
+        short = [f"{name} {text}" for name, text in self.details.items() if text and len(text) <= MOST_DETAIL]
+        more = f" ({', '.join(short)})" if short else ""
         return f"{self.subject}{who}{why}{more}".strip()
 
 

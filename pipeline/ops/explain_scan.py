@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pipeline.core.ports import Reader
 from pipeline.core.record import Partition, Record
 
-FETCH_RECORDS, FETCH_SECONDS = 2_000, 1.0
+# Short, as what stands last may be a transaction's marker, of which no fetch tells before it gives up.
+FETCH_RECORDS, FETCH_SECONDS = 2_000, 0.1
 STILL_SECONDS = 30.0
 """After so long without any progress the rest is given up, and said to be unread."""
 
