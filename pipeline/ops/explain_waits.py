@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pipeline.core import headers as h
 from pipeline.core.control import ControlState, Hold
 from pipeline.core.payloads import Control, Failure, Message, Result
 from pipeline.core.record import Position
@@ -90,7 +91,14 @@ def _ends(fact: Fact) -> bool:
 def _later(copy: Fact, fact: Fact) -> bool:
     if copy.position == fact.position:
         return False
-    return not fact.place.copies or copy.at_ms > fact.at_ms
+    return not fact.place.copies or _age(copy) > _age(fact)
+
+
+def _age(copy: Fact) -> tuple[int, int, int, bool]:
+    """Order the copies of one record as they were written, those of one millisecond by what is counted on them."""
+    tries = copy.tries
+    lives = h.count(copy.replay.get("count"))
+    return lives, copy.at_ms, tries.attempts + tries.deferrals, copy.place.kind == "dead letter"
 
 
 def _waiting(fact: Fact, stage: str, line: InLine, standing: Standing) -> Waiting:

@@ -69,7 +69,7 @@ class Site:
     def explainer(self, known: Layout = LAYOUT) -> Explainer:
         """Who answers."""
         broker = self.world.broker
-        return Explainer(known, broker.reader(), broker, self.world.codec, wall)
+        return Explainer(known, broker.reader(committed=True), broker, self.world.codec, wall)
 
     async def answer(self, identity: str, **asked: Any) -> Answer:
         """Ask."""
