@@ -22,9 +22,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, tho
 
 from pipeline.broker.client import new_client
 from pipeline.broker.config import SERVERS, GroupProtocol, KafkaConfig, choose_protocol, variable_of
+from pipeline.broker.identity import unstamped
 from pipeline.broker.topics import Creation, TopicSpec, TopicState
 from pipeline.core.errors import ConfigurationError
-from pipeline.core.record import Partition
+from pipeline.core.record import Commit, Partition
 
 __all__ = ["Admin", "Creation", "TopicSpec", "TopicState", "open_admin"]
 
@@ -204,6 +205,14 @@ class Admin:
                 ) from None
         return left
 
+    async def offsets_at(self, topics: Iterable[str], timestamp_ms: int) -> Mapping[Partition, int]:
+        """Return the offset of the first record that was written at or after a time; where there is none, the end."""
+        wanted = sorted(set(topics))
+        found, ends = await asyncio.gather(
+            self._offsets(wanted, OffsetSpec.for_timestamp(timestamp_ms)), self.end_offsets(wanted)
+        )
+        return {name: offset if offset >= 0 else ends.get(name, 0) for name, offset in found.items()}
+
     async def written_since(self, topics: Iterable[str], timestamp_ms: int) -> int:
         """Count the records of those topics from the first one that was written at or after `timestamp_ms`.
 
@@ -219,10 +228,14 @@ class Admin:
 
     async def committed(self, group: str, topics: Iterable[str]) -> Mapping[Partition, int]:
         """Return where `group` stands; partitions it never committed are left out."""
+        return {name: commit.offset for name, commit in (await self.commits(group, topics)).items()}
+
+    async def commits(self, group: str, topics: Iterable[str]) -> Mapping[Partition, Commit]:
+        """Return where `group` stands and what its commits say besides; partitions it never committed are left out."""
         counts = _usable(await self._metadata(), topics)
         wanted = [TopicPartition(name, number) for name, count in counts.items() for number in range(count)]
         parts = await asyncio.to_thread(self._committed, group, wanted) if wanted else []
-        return {_name(part): part.offset for part in parts if part.offset >= 0}
+        return {_name(part): Commit(part.offset, unstamped(part.metadata or "")) for part in parts if part.offset >= 0}
 
     async def members(self, group: str, seconds: float = REQUEST_SECONDS) -> Collection[str]:
         """Name the members of `group`: the ids that its coordinator gave them, or took from them (KIP-848)."""

@@ -44,7 +44,7 @@ class Identity:
         found = _STAMP.fullmatch(metadata)
         self._of[name] = found[2] if found else None
         self._look_again = 0.0
-        return found[1] if found else metadata
+        return unstamped(metadata)
 
     def forget(self, names: Collection[Partition]) -> None:
         """Let partitions go."""
@@ -69,6 +69,12 @@ class Identity:
             elif current is not None and current != believed:
                 stale.append(name)
         return stale
+
+
+def unstamped(metadata: str) -> str:
+    """Return what a commit says without the id of the topic."""
+    found = _STAMP.fullmatch(metadata)
+    return found[1] if found else metadata
 
 
 def _stamped(commit: Commit, topic: str | None) -> Commit:

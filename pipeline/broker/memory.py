@@ -23,7 +23,7 @@ from pipeline.broker.memory_transactions import Cluster, Coordinator, MemoryTran
 from pipeline.broker.topics import MAX_MESSAGE_BYTES, Creation, TopicSpec, TopicState
 from pipeline.broker.verdicts import NotDelivered
 from pipeline.core.ports import Clock, RecordTooLarge
-from pipeline.core.record import Outgoing, Partition, Position, Record
+from pipeline.core.record import Commit, Outgoing, Partition, Position, Record
 
 # Kafka's default for `max.message.bytes`, and about what a batch of one record adds to it.
 _MAX_MESSAGE_BYTES = 1_048_588
@@ -246,6 +246,14 @@ class MemoryBroker:
             self.trim(name, offset)
         return {name: self.range(name)[0] for name in below}
 
+    async def offsets_at(self, topics: Iterable[str], timestamp_ms: int) -> Mapping[Partition, int]:
+        """Return the offset of the first record that was written at or after a time; where there is none, the end."""
+        found = {}
+        for name, end in (await self.end_offsets(topics)).items():
+            records = self._topics[name.topic].logs[name.number].visible()
+            found[name] = next((one.offset for one in records if one.timestamp_ms >= timestamp_ms), end)
+        return found
+
     async def written_since(self, topics: Iterable[str], timestamp_ms: int) -> int:
         """Count the records of those topics from the first one that was written at or after `timestamp_ms`."""
         kept = [self._topics[name].logs for name in set(topics) if name in self._topics]
@@ -258,8 +266,12 @@ class MemoryBroker:
 
     async def committed(self, group: str, topics: Iterable[str]) -> Mapping[Partition, int]:
         """Return where `group` stands; partitions it never committed are left out."""
+        return {name: commit.offset for name, commit in (await self.commits(group, topics)).items()}
+
+    async def commits(self, group: str, topics: Iterable[str]) -> Mapping[Partition, Commit]:
+        """Return where `group` stands and what its commits say besides; partitions it never committed are left out."""
         wanted = set(topics)
-        return {name: at.offset for name, at in self.group(group).committed.items() if name.topic in wanted}
+        return {name: commit for name, commit in self.group(group).committed.items() if name.topic in wanted}
 
     async def members(self, group: str) -> Collection[str]:
         """Name the members of `group`."""

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from pipeline import wiring
-from pipeline.cli import commands, control, dlq, embedded, index_audit, index_rebuild, schemas
+from pipeline.cli import commands, control, dlq, embedded, explain, index_audit, index_rebuild, schemas, tail
 from pipeline.cli.console import answers, bars, changes, summary_line
 from pipeline.cli.index import index_app
 from pipeline.cli.session import (
@@ -50,6 +50,8 @@ app.add_typer(schemas_app, name="schemas")
 app.add_typer(index_app, name="index")
 control.register(app)
 dlq.register(app)
+explain.register(app)
+tail.register(app)
 schemas.register(schemas_app)
 index_audit.register(index_app)
 index_rebuild.register(index_app)

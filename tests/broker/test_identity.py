@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.broker.identity import LOOK_SECONDS, Identity
+from pipeline.broker.identity import LOOK_SECONDS, Identity, unstamped
 from pipeline.core.offset_map import MAX_CHARACTERS
 from pipeline.core.record import Commit, Partition
 
@@ -37,6 +37,7 @@ def test_a_stamp_is_read_as_it_was_written(metadata: str) -> None:
     stamped = cluster.identity.stamped({A: Commit(5, metadata)})[A]
     assert stamped == Commit(5, f"{metadata}/{OLD}")
     assert cluster.identity.begin(A, stamped.metadata) == metadata
+    assert unstamped(stamped.metadata) == metadata
 
 
 def test_offsets_of_a_topic_that_is_no_more() -> None:

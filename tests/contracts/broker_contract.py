@@ -63,13 +63,17 @@ class AdminFacts:
             assert [one.value for one in taken if one.partition == 3] == numbers(5)
 
     async def test_written_since(self, opened: Opens) -> None:
-        """Records are counted from a time on: all that is kept from long ago, none from the future or of no topic."""
+        """Records are counted from a time on: all that is kept from long ago, none from the future or of no topic. The
+        first of them is found as well; a time ahead of the log is its end."""
         async with opened() as bench:
             topic = await new_topic(bench, partitions=2)
             await fill(bench, topic, 20, partitions=2)
             await bench.trim(Partition(topic, 0), 4)
             assert await bench.cluster.written_since([topic, bench.name()], 0) == 16
             assert await bench.cluster.written_since([topic], 2**42) == 0
+            first, second = Partition(topic, 0), Partition(topic, 1)
+            assert await bench.cluster.offsets_at([topic, bench.name()], 0) == {first: 4, second: 0}
+            assert await bench.cluster.offsets_at([topic], 2**42) == {first: 10, second: 10}
 
     async def test_delete_records(self, opened: Opens) -> None:
         """Records below an offset are gone for good; those of other partitions stay, and below the oldest none are."""

@@ -57,6 +57,8 @@ class CommitFacts:
             last.subscribe([topic], owner)
             await turn([last], lambda: len(owner.found) == 3)
             assert owner.found == {names[0]: Commit(1, long), names[1]: Commit(1), names[2]: None}
+            known = {names[0]: Commit(1, long), names[1]: Commit(1)}
+            assert await bench.cluster.commits(group, [topic, bench.name()]) == known
 
     async def test_commits_are_acknowledged(self, opened: Opens) -> None:
         """A member can see how far its own commits have come, and forgets it with the partition."""
