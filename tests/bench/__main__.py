@@ -31,6 +31,7 @@ from tests.bench import (
     retrieval,
     startup,
     throughput,
+    webhooks,
 )
 from tests.bench.figures import Figure, table
 from tests.bench.lab import Lab, Stand, open_stand
@@ -50,6 +51,7 @@ ON_STAND: Mapping[str, Callable[[Stand], Awaitable[list[Figure]]]] = {
     "P4-slow": concurrency.slow,
     "P6": modes.exactly_once,
     "P8-idle": idle.share,
+    "P8-webhooks": webhooks.delivered,
     "P9-searchable": freshness.searchable,
     "P9-indexing": indexing.taken_in,
     "P10": join.standstill,
