@@ -5,6 +5,7 @@ from __future__ import annotations
 from pipeline.broker.admin import TopicSpec
 from pipeline.core import names
 from pipeline.core import payloads as p
+from pipeline.core.endpoints import SCHEDULE
 from pipeline.core.limits import MAX_COPY_BYTES, MAX_FOREIGN_COPY_BYTES, MAX_MESSAGE_BYTES
 from pipeline.core.retry import RetryPolicy, Tier
 from pipeline.core.stage import Stage, Topic, forked, sink, stage
@@ -38,8 +39,6 @@ TOPICS = (REQUESTS, PROMPTS, CONTEXTS, COMPLETIONS, RESULTS, FAILURES, MESSAGES,
 PEOPLES = (CONTROL, LETTERS, AUDIT)
 """What people say and do. `CONTROL` is read by every worker, whole, and has one partition, as `AUDIT` has."""
 
-WEBHOOK_DELAYS = (5, 300, 1_800, 7_200, 18_000, 36_000, 36_000)
-"""When a webhook is tried again, in seconds: eight tries in 27 hours, the schedule that Svix has made usual."""
 WEBHOOK_TIERS = (
     Tier("5s", 5),
     Tier("30s", 30),
@@ -61,9 +60,9 @@ STAGES = (
         (DELIVERIES, MESSAGES),
         Notify,
         concurrency=256,
-        retry=RetryPolicy(WEBHOOK_DELAYS, tiers=WEBHOOK_TIERS),
+        retry=RetryPolicy(SCHEDULE, tiers=WEBHOOK_TIERS),
     ),
-    stage("deliver", MESSAGES, DELIVERIES, Deliver, concurrency=256, retry=RetryPolicy(WEBHOOK_DELAYS, in_place=True)),
+    stage("deliver", MESSAGES, DELIVERIES, Deliver, concurrency=256, retry=RetryPolicy(SCHEDULE, in_place=True)),
     sink("index", DOCUMENTS, Index, concurrency=16, repartition=True),
 )
 

@@ -21,6 +21,7 @@ from pipeline.broker.kafka_producer import open_producer
 from pipeline.broker.kafka_reader import open_reader
 from pipeline.broker.kafka_transactions import open_transactions
 from pipeline.broker.tail import open_tail as open_tail_of
+from pipeline.clients.endpoint_book import BookPorts
 from pipeline.core import names
 from pipeline.core.catalog import Catalog
 from pipeline.core.control import ControlState, Entry, expired, key_of
@@ -150,6 +151,7 @@ async def open_worker(
         kafka = kafka.with_protocol(await admin.group_protocol())
         observer = Observer(StageMetrics(REGISTRY))
         control = await stack.enter_async_context(followed(await _control(configured, kafka, codec, stack, CLOCK)))
+        world.connect(BookPorts(control, producer, codec, settings.topic_prefix, CLOCK))
         decoder = ChangeDecoder(tables, registry, await world.rereads()) if tables else None
         runners = []
         for stage, handler in zip(stages, handlers, strict=True):
@@ -176,9 +178,8 @@ async def open_worker(
                 foreign=foreign,
             )
             runners.append(Runner(bound, handler, await _transacting(kit, bound, kafka, stack)))
-        worker = Worker(runners)
         probes = serve_probes(settings.probes_host, settings.probes_port, runners, REGISTRY)
-        yield OpenWorker(worker, await stack.enter_async_context(probes))
+        yield OpenWorker(Worker(runners), await stack.enter_async_context(probes))
 
 
 def _world(configured: Configured, stages: Sequence[Stage], stack: AsyncExitStack) -> World:
@@ -206,7 +207,8 @@ async def _control(
 
 
 def _written(stages: Sequence[Stage]) -> Collection[str]:
-    return {one.noun for stage in stages for one in stage.outputs} | {"failures"}
+    own = {one.noun for stage in stages for one in stage.outputs}
+    return own | {"failures"} | ({"control", "audit"} if topology.DELIVERIES.noun in own else set())
 
 
 @dataclass(frozen=True, slots=True)

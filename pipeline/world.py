@@ -14,18 +14,19 @@ from prometheus_client import REGISTRY
 from pipeline import topology
 from pipeline.broker.admin import open_admin
 from pipeline.broker.config import KafkaConfig, from_environment
+from pipeline.clients.endpoint_book import BookPorts, ControlBook
 from pipeline.clients.measured_store import MeasuredStore
 from pipeline.clients.passage_freshness import Foreign, SettledFreshness
 from pipeline.clients.webhook import addresses, open_webhooks
 from pipeline.core.catalog import Catalog
 from pipeline.core.index_ports import Embedder, Freshness, PassageSearch, PassageStore, Rereads
-from pipeline.core.ports import ChatModel, Clock, WebhookSender
+from pipeline.core.ports import ChatModel, Clock, EndpointBook, WebhookSender
 from pipeline.core.stage import Handler, Stage
 from pipeline.core.tables import Tables
 from pipeline.runtime.plan import plan
 from pipeline.settings import Configured
 from pipeline.settings_tables import load_tables
-from pipeline.telemetry.metrics import IndexMetrics, ModelMetrics
+from pipeline.telemetry.metrics import EndpointMetrics, IndexMetrics, ModelMetrics
 from pipeline.wire.debezium_rereads import RereadRows
 
 
@@ -67,6 +68,7 @@ class World:
         self._openers: Mapping[type, tuple[str, Callable[[], Awaitable[Any]]]] = {
             Catalog: ("catalog", self._catalog),
             ChatModel: ("model", self._model),
+            EndpointBook: ("book", self._book),
             Freshness: ("freshness", self._freshness),
             PassageSearch: ("passages", self._passages),
             PassageStore: ("store", self._store),
@@ -85,6 +87,11 @@ class World:
         if name not in self._opened:
             self._opened[name] = await opener()
         return self._opened[name]
+
+    def connect(self, ports: BookPorts) -> None:
+        """Let the book of the webhook endpoints read and write, where a handler has one."""
+        if "book" in self._opened:
+            self._opened["book"].connect(ports)
 
     async def passages(self) -> Any:
         """Open the index as what it is, which does more than the ports tell; its class takes 1.5 s to import."""
@@ -189,6 +196,10 @@ class World:
         )
         admin = await self._stack.enter_async_context(open_admin(kafka_of(self._configured)))
         return SettledFreshness(admin, index.group, list(index.sources), list(index.tiers), foreign, self._clock)
+
+    async def _book(self) -> ControlBook:
+        days = {name: one.disable_after_days for name, one in self._known.endpoints.items()}
+        return ControlBook(days, EndpointMetrics(REGISTRY))
 
     async def _webhooks(self) -> WebhookSender:
         catalog: Catalog = await self._open(Catalog)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from pipeline.core.control import Verdict
+from pipeline.core.endpoints import EndpointState, Heard
 from pipeline.core.errors import Outcome
 from pipeline.core.index_ports import Freshness, PassageSearch, PassageStore
 from pipeline.core.job import Job
@@ -371,6 +372,23 @@ class WebhookSender(Protocol):
 
         Raises where no attempt was made: Defer with code `endpoint_busy` (the endpoint has as much under way as it
         wants) until its turn comes, Fail with code `no_endpoint` (there is none of that name) or `forbidden_address`.
+        """
+        ...
+
+
+class EndpointBook(Protocol):
+    """What is known of the webhook endpoints, by name: the same for all workers, a moment later."""
+
+    def state(self, name: str) -> EndpointState:
+        """Tell whether an endpoint may be posted to, and since when it fails or is disabled. Answers at once."""
+        ...
+
+    async def heard(self, name: str, heard: Heard, now: float) -> None:
+        """Hear how an attempt went that ended at `now`. What that changes counts here from the return on.
+
+        A first failure is noted, a success takes it back; days of failure, and a 410 at once, disable the endpoint, and
+        leave an audit record: that is the operational event, so whoever is to be told follows the audit topic. Raises
+        nothing: what cannot be written now is said in the log, and written after the next attempt.
         """
         ...
 

@@ -1,27 +1,28 @@
 """notify: the outcome of a job goes to its webhook, as a Standard Webhooks message.
 
-The message's id is the event's id, the same over all retries, so that a receiver can drop what it has seen.
+The message's id is the event's id, the same over all retries, so that a receiver can drop what it has seen. For an
+endpoint that asks for order the message goes to `deliver` instead, which posts those of one key one after the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 from pipeline.core.catalog import Catalog, EventType
-from pipeline.core.errors import Defer, Fail
+from pipeline.core.errors import Defer
 from pipeline.core.event import Event
 from pipeline.core.payloads import Delivery, Failure, Message, Result
-from pipeline.core.ports import WebhookMessage, WebhookSender
+from pipeline.core.ports import EndpointBook, WebhookSender
 from pipeline.core.stage import Context
-from pipeline.stages.bounds import short
 from pipeline.stages.message import completed, failed
+from pipeline.stages.post import Courier, Kind, Posting, choose_target, report
 
 UNHEARD = frozenset({"notify", "deliver", "index"})
 """Stages whose failures go to no webhook: a lost webhook would be announced by another, and a document has no job."""
 
-_Outcome = Literal["delivered", "undeliverable", "suppressed"]
+SILENT, NOT_WANTED = "silent", "not_wanted"
+"""The codes of messages that are not sent: nobody is to hear of it, or this endpoint does not ask for its kind."""
 
 
 @dataclass(frozen=True)
@@ -30,39 +31,39 @@ class Notify:
 
     catalog: Catalog
     webhooks: WebhookSender
+    book: EndpointBook
 
     async def __call__(self, event: Event[Result | Failure], ctx: Context) -> Sequence[Delivery | Message]:
-        """Return the one delivery. Raises Retry and Defer of the sender, and Defer until a failure's grace is over."""
+        """Return the one delivery, or the message for `deliver`.
+
+        Raises Retry and Defer as the endpoint answers, and Defer until a failure's grace is over.
+        """
         payload, kind = event.payload, self.catalog.types.get(event.job.type)
-        endpoint, note = choose_endpoint(self.catalog, kind, payload.endpoint)
+        target = choose_target(self.catalog, kind, event.job.tenant, payload.endpoint)
+        endpoint = self.catalog.endpoints[target.endpoint]
+        what: Kind = "job.completed" if isinstance(payload, Result) else "job.failed"
+        posting = Posting(target, event.id, what, b"", payload.metadata)
+        if what not in endpoint.events:
+            reason = f"the endpoint {target.endpoint!r} does not ask for {what}"
+            return [report(posting, ctx, "suppressed", reason, code=NOT_WANTED)]
         if isinstance(payload, Failure):
             silent = why_silent(payload, kind, ctx.now())
             if silent:
-                return [report(event, ctx, endpoint, "suppressed", silent)]
-            body = failed(event, payload)
+                return [report(posting, ctx, "suppressed", silent, code=SILENT)]
+            body = failed(event, payload, endpoint.body_version)
         else:
-            body = completed(event, payload)
-        try:
-            answer = await self.webhooks.post(WebhookMessage(endpoint, event.id, body))
-            if answer.refusal is not None:
-                raise answer.refusal
-        except Fail as refused:
-            # An endpoint that is gone stays gone: the job is over, and a failure event would only come back here.
-            return [report(event, ctx, endpoint, "undeliverable", "; ".join(filter(None, (refused.reason, note))))]
-        return [report(event, ctx, endpoint, "delivered", note, answer.status)]
-
-
-def choose_endpoint(catalog: Catalog, kind: EventType | None, wanted: str | None) -> tuple[str, str]:
-    """Return the endpoint's name and a note where it is not the one that was wanted.
-
-    Only what the job's type offers can be chosen: a refused request comes by here too, and must not reach the endpoint
-    for which it was refused. A job without a known type goes to the catalog's default.
-    """
-    usual = kind.endpoint if kind else catalog.default_endpoint
-    offered = (usual, *kind.endpoints) if kind else (usual,)
-    if wanted is None or wanted in offered:
-        return wanted or usual, ""
-    return usual, f"there is no endpoint {short(wanted)} for this job, so {usual!r} was used"
+            body = completed(event, payload, endpoint.body_version)
+        if endpoint.ordered:
+            return [
+                Message(
+                    endpoint=target.url or target.endpoint,
+                    metadata=payload.metadata,
+                    webhook_id=event.id,
+                    kind=what,
+                    body=body.decode(),
+                )
+            ]
+        return [await Courier(self.webhooks, self.book).attempt(replace(posting, body=body), ctx)]
 
 
 def why_silent(failure: Failure, kind: EventType | None, now: float) -> str:
@@ -80,25 +81,3 @@ def why_silent(failure: Failure, kind: EventType | None, now: float) -> str:
     if now < due:
         raise Defer("a person has time to repair this before its owner hears of it", until=due, code="grace")
     return ""
-
-
-def report(
-    event: Event[Result | Failure],
-    ctx: Context,
-    endpoint: str,
-    outcome: _Outcome,
-    reason: str,
-    status: int | None = None,
-) -> Delivery:
-    """Tell what became of a message."""
-    return Delivery(
-        endpoint=endpoint,
-        metadata=event.payload.metadata,
-        webhook_id=event.id,
-        kind="job.completed" if isinstance(event.payload, Result) else "job.failed",
-        outcome=outcome,
-        reason=reason,
-        status=status,
-        attempts=ctx.attempt,
-        finished_at_ms=int(ctx.now() * 1000),
-    )

@@ -17,6 +17,7 @@ from pipeline.core.payloads import Prompt, Request
 from pipeline.core.stage import Context
 from pipeline.stages.bounds import check_filters, check_freshness, check_label, check_metadata, short
 from pipeline.stages.normalise import normalise
+from pipeline.stages.post import brought
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Preprocess:
         check_filters(request.filters, kind.retrieval.filters)
         check_freshness(request.as_fresh_as)
         check_metadata(request.metadata)
-        check_endpoint(request, kind)
+        check_endpoint(self.catalog, request, job.tenant, kind)
         text = read_input(request.input)
         prompt = Prompt(
             endpoint=request.endpoint,
@@ -69,12 +70,19 @@ def find_kind(catalog: Catalog, name: str) -> EventType:
     return kind
 
 
-def check_endpoint(request: Request, kind: EventType) -> None:
-    """Refuse an endpoint that the type does not offer: another type's name is as unknown as one that is nowhere."""
-    offered = (kind.endpoint, *kind.endpoints)
-    if request.endpoint is not None and request.endpoint not in offered:
-        reason = f"the type {request.type!r} has no endpoint {short(request.endpoint)}; it has: {', '.join(offered)}"
+def check_endpoint(catalog: Catalog, request: Request, tenant: str, kind: EventType) -> None:
+    """Refuse an endpoint that the type does not offer: another type's name is as unknown as one that is nowhere.
+
+    A URL is one that the tenant may bring, by the host.
+    """
+    wanted, offered = request.endpoint, (kind.endpoint, *kind.endpoints)
+    if wanted is None or wanted in offered or brought(catalog, tenant, wanted):
+        return
+    if "://" in wanted:
+        reason = f"the tenant {short(tenant)} may not bring this URL: https, and a host that the catalog lists for it"
         raise Fail(reason, code="unknown_endpoint")
+    reason = f"the type {request.type!r} has no endpoint {short(wanted)}; it has: {', '.join(offered)}"
+    raise Fail(reason, code="unknown_endpoint")
 
 
 def read_input(raw: str) -> str:

@@ -188,6 +188,16 @@ class AuditMetrics:
         )
 
 
+class EndpointMetrics:
+    """What becomes of webhook endpoints. `endpoint` is a name from the catalog."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        """Register all metrics with `registry`."""
+        self.disabled = Gauge(
+            "pipeline_endpoint_disabled", "1 while a webhook endpoint is disabled", ["endpoint"], registry=registry
+        )
+
+
 class OneSource:
     """The metrics of one source, each looked up by its labels once."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pipeline.core.catalog import Catalog, parse_catalog
@@ -54,9 +55,15 @@ def event(payload: P, **job: Any) -> Event[P]:
     )
 
 
-def context(*, now: float = NOW, attempt: int = 1, deadline: float | None = None) -> Context:
+def context(
+    *,
+    now: float = NOW,
+    attempt: int = 1,
+    deadline: float | None = None,
+    emit: Callable[[Payload], None] = lambda _: None,
+) -> Context:
     """Make the context of a try."""
-    return Context("event-1", attempt, deadline, lambda: now)
+    return Context("event-1", attempt, deadline, lambda: now, emit=emit)
 
 
 def passage(text: str = "The shop opens at nine.", **fields: Any) -> Passage:

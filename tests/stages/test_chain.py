@@ -14,6 +14,7 @@ from pipeline.clients.llm import open_chat_model
 from pipeline.clients.qdrant import open_passages
 from pipeline.core.payloads import Document, Payload, Request
 from pipeline.core.stage import Context, Handler
+from pipeline.devkit.fake_endpoints import FakeEndpointBook
 from pipeline.devkit.fakes import FakeFreshness, FakeRereads, FakeWebhooks
 from pipeline.devkit.samples import SampleRequest, documents, is_right, requests
 from pipeline.devkit.simulator import simulator
@@ -66,7 +67,7 @@ async def test_the_samples_are_answered_rightly(tmp_path: Path) -> None:
             ("retrieve", Retrieve(catalog, index, FakeFreshness())),
             ("infer", Infer(catalog, model)),
             ("postprocess", Postprocess(catalog)),
-            ("notify", Notify(catalog, hooks)),
+            ("notify", Notify(catalog, hooks, FakeEndpointBook())),
         )
         answers = [(asked, await post(asked, chain, hooks)) for asked in requests()]
     wrong = [(asked.id, data["answer"]) for asked, data in answers if not right(asked, data)]

@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.core.catalog import Catalog
 from pipeline.core.errors import Defer, Fail, Outcome, Retry
-from pipeline.core.payloads import Citation, Delivery, Failure, Result
+from pipeline.core.payloads import Citation, Delivery, Failure, Message, Result
+from pipeline.devkit.fake_endpoints import FakeEndpointBook
 from pipeline.devkit.fakes import FakeWebhooks
 from pipeline.stages.notify import Notify
 from tests.stages.made import NOW, NOW_MS, catalog, context, event
@@ -47,10 +48,17 @@ def senders() -> FakeWebhooks:
 async def notify(
     payload: Result | Failure, hooks: FakeWebhooks, known: Catalog | None = None, now: float = NOW, **job: Any
 ) -> Delivery:
-    """Return the one output."""
-    (delivery,) = await Notify(known or catalog(), hooks)(event(payload, **job), context(now=now, attempt=2))
+    """Return the one output, of an endpoint that asks for no order."""
+    handler = Notify(known or catalog(), hooks, FakeEndpointBook())
+    (delivery,) = await handler(event(payload, **job), context(now=now, attempt=2))
     assert isinstance(delivery, Delivery)
     return delivery
+
+
+def asking(**fields: Any) -> Catalog:
+    """Make a catalog whose endpoint `default` asks for `fields`."""
+    endpoint = {"url": "https://example.com/default", "secret_env": "SECRET"}
+    return catalog({"endpoints": {"default": endpoint | fields}})
 
 
 async def test_a_result_is_posted_and_reported() -> None:
@@ -91,6 +99,7 @@ async def test_a_result_is_posted_and_reported() -> None:
         status=204,
         attempts=2,
         finished_at_ms=NOW_MS,
+        request_bytes=len(posted.body),
     )
 
 
@@ -161,13 +170,14 @@ async def test_only_what_the_type_offers_is_used(wanted: str | None, kind: str, 
         assert bool(delivery.reason) is noted
 
 
-@pytest.mark.parametrize("stage", ["notify", "index"])
+@pytest.mark.parametrize("stage", ["notify", "deliver", "index"])
 async def test_failures_that_nobody_waits_for_are_not_posted(stage: str) -> None:
     """A lost webhook is not announced by another one; a document has no job."""
     hooks = senders()
     delivery = await notify(failure(stage=stage), hooks)
     assert (delivery.outcome, delivery.status, hooks.posted) == ("suppressed", None, [])
     assert stage in delivery.reason
+    assert (delivery.code, delivery.request_bytes) == ("silent", 0)
 
 
 async def test_a_dead_letter_is_announced_as_its_type_says() -> None:
@@ -207,3 +217,69 @@ async def test_what_may_work_later_is_left_to_the_runtime(trouble: Outcome) -> N
     hooks.troubles.append(trouble)
     with pytest.raises(type(trouble)):
         await notify(result(), hooks)
+
+
+async def test_an_endpoint_hears_of_what_it_asks_for() -> None:
+    """Of other kinds nothing is sent, and nothing waits for a grace; the log says why."""
+    hooks, known = senders(), asking(events=["job.failed"])
+    delivery = await notify(result(), hooks, known)
+    assert (delivery.outcome, delivery.code) == ("suppressed", "not_wanted")
+    assert delivery.reason == "the endpoint 'default' does not ask for job.completed"
+    assert (await notify(failure(), hooks, known)).outcome == "delivered"
+
+
+async def test_an_endpoint_chooses_the_version_of_the_body() -> None:
+    """The second one is thin: it tells how the job ended, and not the answer."""
+    hooks, known = senders(), asking(body_version=2)
+    await notify(result(), hooks, known)
+    await notify(failure(), hooks, known)
+    done, not_done = (json.loads(message.body)["data"] for message in hooks.posted)
+    assert (done["status"], not_done["status"], not_done["code"]) == ("completed", "failed", "refused")
+    assert "answer" not in done
+
+
+async def test_an_endpoint_that_asks_for_order_is_left_to_deliver() -> None:
+    """The message has the id and the body that would have been posted; nothing is posted yet."""
+    hooks, book = senders(), FakeEndpointBook()
+    await notify(result(), hooks)
+    (message,) = await Notify(asking(ordered=True), hooks, book)(event(result()), context())
+    assert message == Message(
+        endpoint="default",
+        metadata={"ticket": "7"},
+        webhook_id="event-1",
+        kind="job.completed",
+        body=hooks.posted.pop().body.decode(),
+    )
+    assert (hooks.posted, book.heard_of) == ([], [])
+
+
+HOSTS = {"acme": {"webhook_hosts": ["hooks.acme.example", "*.acme.test"], "webhook_endpoint": "crm"}, "other": {}}
+
+
+async def test_a_tenant_may_bring_a_url_on_its_hosts() -> None:
+    """It is posted to under the endpoint that its tenant's rules name, and the log says where it went, by host."""
+    hooks, known, url = senders(), catalog({"tenants": HOSTS}), "https://a.acme.test/in?key=secret"
+    for payload in (result(endpoint=url), failure(endpoint=url)):
+        delivery = await notify(payload, hooks, known)
+        posted = hooks.posted.pop()
+        assert (posted.endpoint, posted.url) == ("crm", url)
+        assert (delivery.endpoint, delivery.reason) == ("crm", "to a.acme.test, which the request brought")
+
+
+@pytest.mark.parametrize(
+    "url,job",
+    [
+        ("https://hooks.acme.example.evil.test/", {}),
+        ("http://hooks.acme.example/", {}),
+        ("https://hooks.acme.example:8443/", {}),
+        ("https://hooks.acme.example/", {"tenant": "other"}),
+        ("https://hooks.acme.example/", {"tenant": "unknown"}),
+        ("https://hooks.acme.example/", {"type": "gone"}),
+    ],
+)
+async def test_no_other_url_is_posted_to(url: str, job: dict[str, Any]) -> None:
+    """Another host, scheme, port or tenant, or a job without a known type: the usual endpoint hears, with a note."""
+    hooks, known = senders(), catalog({"tenants": HOSTS})
+    delivery = await notify(failure(endpoint=url), hooks, known, **job)
+    assert (hooks.posted[0].endpoint, hooks.posted[0].url) == ("default", None)
+    assert "there is no endpoint" in delivery.reason

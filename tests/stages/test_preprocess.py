@@ -112,12 +112,32 @@ async def test_only_listed_tenants_are_served() -> None:
     assert (await refuse(request, tenant="t" * 201)).code == "invalid_tenant"
 
 
-@pytest.mark.parametrize("endpoint", ["audit", "nowhere", "", "https://example.com"])
+@pytest.mark.parametrize("endpoint", ["audit", "nowhere", ""])
 async def test_an_endpoint_that_the_type_does_not_offer_fails(endpoint: str) -> None:
     """Names only, and only those of the type: also one that another type may use."""
     failed = await refuse(Request(type="quick", input="?", endpoint=endpoint), catalog(endpoints=["crm"]))
     assert failed.code == "unknown_endpoint"
     assert failed.reason.endswith("it has: default, crm")
+
+
+HOSTS = {"acme": {"webhook_hosts": ["hooks.acme.example"], "webhook_endpoint": "crm"}}
+
+
+async def test_a_tenant_may_bring_a_url_on_its_hosts() -> None:
+    """The prompt keeps it as it is."""
+    url = "https://hooks.acme.example/in?key=1"
+    assert (await accept(Request(type="quick", input="?", endpoint=url), catalog({"tenants": HOSTS}))).endpoint == url
+
+
+@pytest.mark.parametrize("url", ["https://example.com", "http://hooks.acme.example/", "https://hooks.acme.example:1/"])
+async def test_any_other_url_fails(url: str) -> None:
+    """Nor may any be brought where the catalog says nothing of the tenant; the reason does not repeat it."""
+    for known in (catalog({"tenants": HOSTS}), catalog()):
+        failed = await refuse(Request(type="quick", input="?", endpoint=url), known)
+        assert failed.code == "unknown_endpoint"
+        assert (
+            failed.reason == "the tenant 'acme' may not bring this URL: https, and a host that the catalog lists for it"
+        )
 
 
 async def test_the_types_own_endpoint_may_be_named() -> None:

@@ -12,7 +12,7 @@ from pipeline.core import names
 from pipeline.core.catalog import Catalog
 from pipeline.core.index_ports import Freshness, PassageSearch, PassageStore, Rereads
 from pipeline.core.job import job_id, positional_job_id
-from pipeline.core.ports import ChatModel, WebhookSender
+from pipeline.core.ports import ChatModel, EndpointBook, WebhookSender
 from pipeline.core.record import Outgoing, Partition, Record
 from pipeline.devkit.clock import Stuck
 from pipeline.devkit.crash import invariants, script
@@ -28,6 +28,7 @@ from pipeline.devkit.crash.outside import Call, Outside
 from pipeline.devkit.crash.scheduler import CrashLoop
 from pipeline.devkit.crash.script import Asked
 from pipeline.devkit.crash.variants import varied
+from pipeline.devkit.fake_endpoints import FakeEndpointBook
 from pipeline.devkit.fakes import FakeFreshness, FakeRereads
 
 REST = 3_600.0
@@ -113,6 +114,7 @@ class _Play:
             PassageSearch: world,
             PassageStore: world,
             Rereads: FakeRereads(),
+            EndpointBook: FakeEndpointBook(),
             WebhookSender: world,
         }
 
