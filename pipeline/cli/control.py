@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline import wiring
+from pipeline.cli.operator import Operator, Reason, operator_of
 from pipeline.cli.session import ERR, MISUSED, OUT, complaints, configure, run, say
 from pipeline.core.control import ControlState, Entry, describe_scope
 from pipeline.ops.control import Scope, cancelling, listed, pausing, resuming
@@ -23,8 +23,6 @@ Kind = Annotated[str | None, typer.Option("--type", help="Only jobs of this even
 Tenant = Annotated[str | None, typer.Option("--tenant", help="Only jobs of this tenant.")]
 Model = Annotated[str | None, typer.Option("--model", help="Only jobs that this model answers.")]
 All = Annotated[bool, typer.Option("--all", help="Everything, at all stages.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why, for others who look.")]
-Operator = Annotated[str | None, typer.Option("--operator", help="Who says so; your login name unless given.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -46,7 +44,7 @@ def pause(  # noqa: PLR0913, PLR0917  # each is an option of the command line
 ) -> None:
     """Pause work until `resume`, over restarts too. What runs is finished; what waits keeps its deadline."""
     scope, configured = _scope(stage, kind, tenant, model, everything)
-    entries = pausing(scope, reason, _operator(operator), wiring.CLOCK())
+    entries = pausing(scope, reason, operator_of(operator), wiring.CLOCK())
     run(_tell(configured, lambda _: entries))
     say(f"paused: {describe_scope(scope.pause('', '', 0))}")
 
@@ -67,7 +65,7 @@ def cancel(
 ) -> None:
     """Cancel jobs, whether they are queued, wait or run: each ends by a failure event `cancelled`."""
     configured = configure(level="WARNING")
-    run(_tell(configured, lambda _: cancelling(jobs, reason, _operator(operator), wiring.CLOCK())))
+    run(_tell(configured, lambda _: cancelling(jobs, reason, operator_of(operator), wiring.CLOCK())))
     say(f"{len(set(jobs))} cancelled; a job that has ended already stays as it is")
 
 
@@ -105,12 +103,3 @@ def _scope(
     configured = configure(level="WARNING")
     with complaints():
         return scope.checked(wiring.STAGES, wiring.catalog_of(configured)), configured
-
-
-def _operator(given: str | None) -> str:
-    if given is not None:
-        return given
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return ""

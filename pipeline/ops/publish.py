@@ -11,7 +11,7 @@ from pipeline.core import headers as h
 from pipeline.core import names
 from pipeline.core.control import Entry
 from pipeline.core.job import DEFAULT_TENANT, job_id
-from pipeline.core.payloads import Document, Payload, Request
+from pipeline.core.payloads import Audit, Document, Payload, Request
 from pipeline.core.ports import Codec, Producer
 from pipeline.core.record import Header, Outgoing
 
@@ -49,6 +49,10 @@ class Publisher:
         """Write entries of the control topic; an entry without content takes what stands under its key back."""
         for key, entry in entries:
             await self._send("control", key.encode(), entry)
+
+    async def audit(self, records: Sequence[Audit]) -> None:
+        """Write down what somebody has done, by its subject; returns when all of it is acknowledged."""
+        await asyncio.gather(*(self._send("audit", one.subject.encode(), one) for one in records))
 
     async def _send(self, noun: str, key: bytes, payload: Payload | None, headers: Sequence[Header] = ()) -> None:
         value = None if payload is None else await self.codec.encode(noun, payload)
