@@ -12,7 +12,19 @@ import typer
 from rich.table import Table
 
 from pipeline import wiring
-from pipeline.cli import commands, control, dlq, embedded, explain, index_audit, index_rebuild, schemas, tail
+from pipeline.cli import (
+    commands,
+    control,
+    deliveries,
+    dlq,
+    embedded,
+    endpoints,
+    explain,
+    index_audit,
+    index_rebuild,
+    schemas,
+    tail,
+)
 from pipeline.cli.console import answers, bars, changes, summary_line
 from pipeline.cli.index import index_app
 from pipeline.cli.session import (
@@ -49,7 +61,9 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(schemas_app, name="schemas")
 app.add_typer(index_app, name="index")
 control.register(app)
+deliveries.register(app)
 dlq.register(app)
+endpoints.register(app)
 explain.register(app)
 tail.register(app)
 schemas.register(schemas_app)
