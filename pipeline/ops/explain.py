@@ -17,6 +17,7 @@ from pipeline.core.event import Event
 from pipeline.core.payloads import Control, Payload, Request
 from pipeline.core.ports import Clock, Codec, Reader
 from pipeline.core.record import Commit, Partition, Record
+from pipeline.core.retry import describe
 from pipeline.core.trace import parse
 from pipeline.ops.explain_facts import Fact, event_of, fact_of, letter_of, payload_of
 from pipeline.ops.explain_layout import Layout, Place
@@ -173,17 +174,27 @@ class Explainer:
         counts = await self.offsets.partitions([*topics, *people])
         begins = await self.offsets.begin_offsets([*topics, *people])
         # Before the ends are: what a group has settled by now has its outcome below them.
-        groups = await self._groups(begins)
+        groups, remarks = await self._groups(begins)
         starts = dict(begins)
         if since_ms is not None:
             starts |= await self.offsets.offsets_at(topics, max(since_ms - CLOCK_MARGIN_MS, 0))
         ends = await self.reader.ends([Partition(name, number) for name in counts for number in range(counts[name])])
         spans = {name: range(starts.get(name, 0), end) for name, end in ends.items()}
-        return _Snapshot(groups, spans, tuple(_missing(counts, [*topics, *people])))
+        return _Snapshot(groups, spans, (*_missing(counts, [*topics, *people]), *remarks))
 
-    async def _groups(self, begins: Mapping[Partition, int]) -> dict[str, Group]:
+    async def _groups(self, begins: Mapping[Partition, int]) -> tuple[dict[str, Group], list[str]]:
+        """Look where all groups stand; returns in sentences where one does not."""
         stages = list(self.layout.stages)
-        return dict(zip(stages, await asyncio.gather(*(self._group(stage, begins) for stage in stages)), strict=True))
+        looks = (self._group(stage, begins) for stage in stages)
+        known = dict(zip(stages, await asyncio.gather(*looks, return_exceptions=True), strict=True))
+        groups, remarks = {}, []
+        for stage, found in known.items():
+            if isinstance(found, Group):
+                groups[stage] = found
+            elif isinstance(found, Exception):
+                told = f"where the group of {stage} stands cannot be told, nor what waits for it"
+                remarks.append(f"{told}: {describe(found)}")
+        return groups, remarks
 
     async def _group(self, stage: str, begins: Mapping[Partition, int]) -> Group:
         group = names.group(self.layout.prefix, stage)

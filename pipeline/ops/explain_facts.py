@@ -147,8 +147,8 @@ def plainly(payload: Payload) -> dict[str, Any]:
             told[name] = _short(name, value)
         elif isinstance(value, str):
             told[f"{name}_characters"] = len(value)
-        elif isinstance(value, tuple | list | dict) and value:
-            told[name] = len(value)
+        elif isinstance(value, tuple) or (isinstance(value, list | dict) and value):
+            told[name] = len(value)  # also that there are none: no passages found say something
     return told
 
 

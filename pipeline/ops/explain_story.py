@@ -222,9 +222,9 @@ def _status(facts: Sequence[Fact], waiting: Sequence[Waiting], letters: Sequence
         return "waiting"
     if dead:
         return "dead"
-    outcomes = [str(fact.says["outcome"]) for fact in facts if "outcome" in fact.says]
-    if outcomes:
-        return outcomes[-1]
+    told = [fact.says for fact in facts if "outcome" in fact.says]
+    if told:
+        return "failed" if told[-1].get("kind") == "job.failed" else str(told[-1]["outcome"])
     last = [fact for fact in facts if not fact.place.copies][-1:] or facts[-1:]
     if last[0].place.kind == "failure":
         return "failed"

@@ -14,7 +14,7 @@ from pipeline.devkit.clock import wall
 from pipeline.ops.explain import Answer, Explainer, Question
 from pipeline.ops.explain_layout import Layout, layout
 from pipeline.ops.explain_story import Story
-from tests.runtime.world import FAILURES, IN, OPEN, Run, Script, World
+from tests.runtime.world import FAILURES, IN, OPEN, Script, World
 
 DELIVERIES = Topic("deliveries", Delivery)
 FIRST = World.stage(OPEN, output=IN, name="first", repartition=True)
@@ -33,7 +33,6 @@ class Site:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.runs: list[Run] = []
 
     @classmethod
     async def make(cls, partitions: int = 2) -> Site:
@@ -47,11 +46,9 @@ class Site:
             await site.world.create(*tiers, dead, max_message_bytes="2097152")
         return site
 
-    async def start(self, stage: Stage, **answers: list[Any]) -> Script:
-        """Start a stage. What nobody scripts is handed on as a note, or delivered."""
-        script = Script(**answers)
-        self.runs.append(await self.world.start(script, stage))
-        return script
+    async def start(self, stage: Stage, **answers: list[Any]) -> None:
+        """Start a stage. What nobody scripts is handed on as a note."""
+        await self.world.start(Script(**answers), stage)
 
     def ask(self, text: str, ce_id: str = "one") -> Record:
         """Send a request."""

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
+from pipeline.broker.memory import MemoryBroker
 from pipeline.core import headers as h
 from pipeline.core.control import CANCEL_SECONDS
 from pipeline.core.errors import Defer, Fail, Reject, Retry
+from pipeline.core.job import job_id, positional_job_id
 from pipeline.core.letter import letter_id
 from pipeline.core.payloads import Audit, Letter
-from pipeline.core.record import Partition
+from pipeline.core.record import Commit, Partition
 from pipeline.devkit.clock import wall
+from pipeline.ops.explain import MOST_JOBS, Question
+from pipeline.ops.explain_layout import layout
 from pipeline.ops.explain_text import lines
 from tests.ops.explain_world import DELIVERED, FIRST, TELL, WORK, Site
+from tests.runtime.world import Decoder, Script
 
 pytestmark = pytest.mark.virtual
 
@@ -83,9 +92,9 @@ async def test_a_job_that_waits_in_a_tier_tells_until_when_and_what_went_wrong_h
     """A failed attempt and a deferral are told apart by what their copies count."""
     site = await Site.make()
     await site.start(FIRST)
-    await site.start(WORK, **{"a!": [Retry("no"), Defer("later", until=wall() + 85), [DELIVERED]]})
+    await site.start(WORK, **{"a!": [Retry("no"), Defer("later", until=wall() + 45), [DELIVERED]]})
     site.ask("a")
-    await site.world.until(lambda: site.world.tiers("work")["1m"])
+    await site.world.until(lambda: site.world.tiers("work")["10s"] == 2)
     await site.world.settle()
     story = await site.story(site.job())
     assert [one.text.partition(";")[0] for one in story.moments if one.what == "retry"] == [
@@ -96,9 +105,6 @@ async def test_a_job_that_waits_in_a_tier_tells_until_when_and_what_went_wrong_h
     assert story.status == "waiting"
     assert wait.until_ms > wall() * 1000
     assert wait.why[0].startswith("it waits until 20")
-    await site.world.until(lambda: site.end("t.deliveries"))
-    await site.world.settle()
-    assert (await site.story(site.job())).status == "delivered"
     await site.world.stop()
 
 
@@ -270,6 +276,20 @@ async def test_a_request_that_cannot_be_decoded_is_found_and_told_with_the_reaso
     assert story.letters[0].stage == "first"
 
 
+async def test_a_trace_of_several_jobs_tells_of_each() -> None:
+    """A caller's trace may have led to several requests: each has its story; of very many the first are told."""
+    site = await Site.make(partitions=1)
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    for number in range(MOST_JOBS + 1):
+        headers = {h.CE_ID: str(number), h.CE_SOURCE: "test", h.TRACEPARENT: trace}
+        site.world.put("a", topic="t.open", headers=headers)
+    answer = await site.answer(trace)
+    assert len(answer.stories) == MOST_JOBS
+    assert answer.remarks == (
+        f"the id is of {MOST_JOBS + 1} jobs: the first {MOST_JOBS} are told of; ask for the others by their own ids",
+    )
+
+
 async def test_topics_and_partitions_that_are_missing_are_said() -> None:
     """The rest is told all the same; of a pipeline without any topic the prefix is asked for."""
     site = await Site.make()
@@ -286,6 +306,55 @@ async def test_topics_and_partitions_that_are_missing_are_said() -> None:
     )
     empty = Site(type(site.world)(1))
     assert "PIPELINE_TOPIC_PREFIX" in (await empty.answer("x")).remarks[0]
+
+
+class Closed:
+    """A broker that does not tell of one group where it stands, and of none who its members are."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self.broker = broker
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.broker, name)
+
+    async def commits(self, group: str, topics: Iterable[str]) -> Mapping[Partition, Commit]:
+        """Refuse one."""
+        if group == "t.first":
+            raise PermissionError("not authorized")
+        return await self.broker.commits(group, topics)
+
+    async def members(self, group: str) -> Collection[str]:
+        """Refuse all."""
+        raise PermissionError("not authorized")
+
+
+async def test_a_group_that_may_not_be_looked_at_is_said() -> None:
+    """The records are told all the same; only whether they wait for that stage is not known."""
+    site = await Site.make()
+    site.ask("a")
+    offsets: Any = Closed(site.world.broker)
+    answer = await replace(site.explainer(), offsets=offsets).answer(Question(job_id("default", "test", "one")))
+    (told,) = answer.remarks
+    assert told.startswith("where the group of first stands cannot be told, nor what waits for it: PermissionError")
+    assert [len(story.moments) for story in answer.stories] == [1]
+    assert answer.stories[0].waits == ()
+
+
+async def test_a_change_of_a_foreign_topic_is_explained_by_its_place() -> None:
+    """Its job is named as the runtime names it, so its dead letter and failure are found by it; it is not decoded."""
+    site = await Site.make()
+    await site.world.create("app.notes")
+    decoder = Decoder("app.notes", bad=[Reject("no such column")])
+    await site.world.start(Script(), FIRST, foreign=decoder)
+    change = site.world.write(b"bad", topic="app.notes", headers={h.CE_ID: "not meant for us"})
+    await site.world.until(lambda: site.end("t.failures"))
+    await site.world.settle()
+    await site.world.stop()
+    explainer = site.explainer(layout("t", (FIRST, WORK, TELL), {"first": ["app.notes"]}))
+    (story,) = (await explainer.answer(Question(positional_job_id(change)))).stories
+    assert [one.what for one in story.moments] == ["foreign", "dead letter", "recoverable failure"]
+    assert story.moments[0].text == "open, 3 bytes"
+    assert story.remarks == ()
 
 
 async def test_what_is_not_kept_any_more_is_said() -> None:

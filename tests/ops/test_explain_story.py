@@ -93,12 +93,19 @@ def test_a_status_without_any_record_is_unknown() -> None:
     assert tell(JOB, [], STANDING).status == "unknown"
 
 
-@pytest.mark.parametrize("outcome, status", [("delivered", "delivered"), ("undeliverable", "undeliverable")])
-def test_the_last_delivery_is_how_a_job_ended(outcome: str, status: str) -> None:
-    """An attempt that failed before does not count any more."""
+@pytest.mark.parametrize(
+    "outcome, kind, status",
+    [
+        ("delivered", "job.completed", "delivered"),
+        ("undeliverable", "job.completed", "undeliverable"),
+        ("delivered", "job.failed", "failed"),
+    ],
+)
+def test_the_last_delivery_is_how_a_job_ended(outcome: str, kind: str, status: str) -> None:
+    """An attempt that failed before does not count any more; and to hear of a failure makes no success of it."""
     base = Delivery(webhook_id="w", kind="job.completed", outcome="failed", finished_at_ms=1)
     tried = fact("deliveries", 0, payload=base)
-    ended = fact("deliveries", 1, at=NOW + 1, payload=base.model_copy(update={"outcome": outcome}))
+    ended = fact("deliveries", 1, at=NOW + 1, payload=base.model_copy(update={"outcome": outcome, "kind": kind}))
     assert tell(JOB, [ended, tried], STANDING).status == status
 
 
