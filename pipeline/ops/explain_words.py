@@ -64,6 +64,7 @@ def _request(fact: Fact) -> str:
 def _output(fact: Fact) -> str:
     says = fact.says
     told = [
+        f"to {says['endpoint']}" if "endpoint" in says else "",
         str(says.get("lane", "")),
         str(says.get("model", "")),
         f"{says['input_tokens']} tokens of input" if "input_tokens" in says else "",

@@ -15,6 +15,7 @@ from pipeline.ops.explain_layout import layout
 from pipeline.ops.explain_line import Group, InLine, place_of
 from pipeline.ops.explain_scan import Sweep
 from pipeline.ops.explain_words import lasted, when
+from pipeline.topology import STAGES
 from tests.runtime.world import LANED, World
 
 PART = Partition("a", 0)
@@ -77,6 +78,13 @@ def test_a_layout_names_who_writes_and_who_reads_each_topic() -> None:
     assert known.declared(known.places["t.work.dlq"], "app.notes") is None
     assert known.declared(known.places["t.work.dlq"], "t.laned.batch") == LANED
     assert "app.notes" in known.inputs("work")
+
+
+@pytest.mark.parametrize("source, stage", [("p.results", "notify"), ("p.messages", "deliver"), ("p.away", "")])
+def test_of_several_writers_it_is_the_one_that_reads_what_the_record_was_made_of(source: str, stage: str) -> None:
+    """Two stages of the pipeline write deliveries: notify of outcomes, deliver of messages."""
+    known = layout("p", STAGES)
+    assert known.writer(known.places["p.deliveries"], source) == stage
 
 
 @pytest.mark.parametrize(
