@@ -34,6 +34,8 @@ class Word(NamedTuple):
 def output_word(record: Record) -> Word:
     """Read an output: it answers its parent, together with the other outputs of the same call."""
     read = h.texts(record.headers)
+    if h.TRY in read:
+        return Word(None)  # it tells of a try that may have come to anything
     first, _, count = read.get(h.OUTPUT, "").partition("/")
     total = max(h.count(count), 1)
     settles, stamp = _settles(read, read.get(h.SOURCE))

@@ -26,10 +26,11 @@ CONVERSATION, HOPS, COST = "pipeline-conversation", "pipeline-hops", "pipeline-c
 ATTEMPTS, DEFERRALS, TIMEOUTS = "pipeline-attempts", "pipeline-deferrals", "pipeline-timeouts"
 NOT_BEFORE, SOURCE, PARENT, OUTPUT = "pipeline-not-before", "pipeline-source", "pipeline-parent", "pipeline-output"
 ORIGINAL, FIRST_FAILURE = "pipeline-original", "pipeline-first-failure"
-SETTLES = "pipeline-settles"
+SETTLES, TRY = "pipeline-settles", "pipeline-try"
 """A copy's way back to its original: `topic/partition/offset/timestamp`, and when its first failure was.
 On all that a costly stage writes, the record that it settles: `topic/partition/offset/timestamp`. The timestamp tells
-that record from another one at the same place of a topic that was deleted and made again."""
+that record from another one at the same place of a topic that was deleted and made again.
+On what is told of a try beside its outcome, the number of the attempt: it settles nothing."""
 
 X_ORIGINAL = "x-original-"
 DEAD = "pipeline-dead-"

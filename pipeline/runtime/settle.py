@@ -71,7 +71,9 @@ class Settler:
         payloads, item.emitted = item.emitted, ()
         name = f"{self.plan.stage.name}.try{event.tries.attempts + 1}"
         children = [event.derive(payload, name, index, len(payloads)) for index, payload in enumerate(payloads)]
-        item.told = (*item.told, *[await self._output(item, child) for child in children])
+        mark = (h.TRY, str(event.tries.attempts + 1).encode("ascii"))
+        made = [await self._output(item, child) for child in children]
+        item.told = (*item.told, *(replace(record, headers=(*record.headers, mark)) for record in made))
 
     def tell_now(self, item: Item) -> None:
         """Write what was told of a try that the item only waits after, in place. Refused, it waits for the end."""

@@ -67,7 +67,9 @@ def test_a_receiver_verifies(secret: str) -> None:
     assert not verified(headers, BODY, verifier(OTHER if secret == SHARED else generate_secret("v1a")))
 
 
-@pytest.mark.parametrize("text", [SHARED, f"{PRIVATE} {SHARED}", f"{OTHER} {SHARED} {PRIVATE}"])
+@pytest.mark.parametrize(
+    "text", [SHARED, f"{PRIVATE} {SHARED}", f"{OTHER} {SHARED} {PRIVATE}"], ids=["alone", "second", "among others"]
+)
 def test_the_library_verifies(text: str) -> None:
     """The library of Standard Webhooks accepts `v1`, alone and among others."""
     headers = signed_headers(MESSAGE, keys(text), time.time())

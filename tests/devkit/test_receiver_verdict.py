@@ -32,14 +32,14 @@ def headers(*signatures: str, at: float = 0.0) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("secrets", [PRIVATE, PUBLIC, f"{new_secret()} {PUBLIC}"])
+@pytest.mark.parametrize("secrets", [PRIVATE, PUBLIC, f"{new_secret()} {PUBLIC}"], ids=["private", "public", "second"])
 def test_a_delivery_is_verified_by_any_secret(secrets: str) -> None:
     """By the private key, the public one, and where there are others too."""
     assert Verifier.of(secrets).judge(BODY, headers()).status == 204
     assert Verifier.of(secrets).judge(BODY, headers("v1,AAAA", "v1a,%%%", "v1a,AAAA")).status == 204
 
 
-@pytest.mark.parametrize("secrets", [PUBLIC, f"{new_secret()} {new_secret()}"])
+@pytest.mark.parametrize("secrets", [PUBLIC, f"{new_secret()} {new_secret()}"], ids=["public", "others"])
 def test_what_is_not_signed_by_any_is_refused(secrets: str) -> None:
     """Another body, an old timestamp, one that is no number, or no secret that knows the signature."""
     verifier = Verifier.of(secrets)

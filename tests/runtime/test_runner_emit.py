@@ -53,6 +53,7 @@ async def test_each_try_is_told_of_whatever_it_comes_to(end: Exception | None) -
     await world.stop()
     assert told(world) == ["a try 1", "a try 2"]
     assert [header(record, h.OUTPUT) for record in world.records("t.end")] == ["0/1", "0/1"]
+    assert [header(record, h.TRY) for record in world.records("t.end")] == ["1", "2"]
     first, second = (header(record, h.CE_ID) for record in world.records("t.end"))
     assert first != second
 

@@ -29,6 +29,7 @@ from pipeline.devkit.receiver import Receiver, ReceiverConfig, new_secret, recei
 from pipeline.devkit.simulator import Simulator, SimulatorConfig, simulator
 from pipeline.settings import Configured, Environment, load
 from pipeline.wiring import Desk
+from tests.system.command import pipeline
 
 SESSION_MS = 3_000
 FORWARDED = ("PATH", "HOME", "LANG", "TMPDIR", "JAVA_HOME", "PYTHONPATH", "CI")
@@ -136,6 +137,13 @@ class Site:
         admin = AdminClient({"bootstrap.servers": self.environment["KAFKA_BOOTSTRAP_SERVERS"]})
         for future in admin.incremental_alter_configs(resources).values():
             await asyncio.wrap_future(future)
+
+    async def command(self, *arguments: str) -> str:
+        """Run `pipeline` to its end, which is to be a good one; returns what it prints."""
+        variables = {name: text for name, text in self.environment.items() if name.isupper()}
+        done = await asyncio.to_thread(pipeline, *arguments, folder=self.folder, **variables)
+        assert done.returncode == 0, f"{arguments}: {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+        return done.stdout
 
     async def idle(self, *stages: str, seconds: float = 60.0) -> None:
         """Wait until stages have nothing left to do."""

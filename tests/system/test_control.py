@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 
@@ -12,20 +11,11 @@ from pipeline.core.payloads import Document, Request
 from pipeline.devkit import samples
 from pipeline.devkit.kafka import Broker
 from pipeline.devkit.simulator_faults import Fault, FaultKind
-from tests.system.command import pipeline
 from tests.system.site import Site, site, until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.system]
 
 STAGES = ("preprocess", "retrieve", "infer", "postprocess", "notify", "index")
-
-
-async def command(place: Site, *arguments: str) -> str:
-    """Run `pipeline` in the site's environment; returns what it prints."""
-    variables = {name: text for name, text in place.environment.items() if name.isupper()}
-    done = await asyncio.to_thread(pipeline, *arguments, folder=place.folder, **variables)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def told(place: Site, job: str) -> list[tuple[str, str]]:
@@ -39,7 +29,7 @@ async def test_work_is_paused_resumed_and_cancelled_by_hand(kafka: Broker, tmp_p
     """Paused before the stages start, `infer` makes no call until it is resumed; a job that runs and one that is queued
     are cancelled, and both owners hear of it."""
     async with site(kafka, tmp_path, PIPELINE_INFER_CONCURRENCY="1") as place, place.desk() as desk:
-        await command(place, "pause", "--stage", "infer", "--reason", "a test", "--operator", "ann")
+        await place.command("pause", "--stage", "infer", "--reason", "a test", "--operator", "ann")
         stages = await place.start(*STAGES)
         for document in samples.documents():
             await desk.document(Document(**document.model_dump()))
@@ -52,8 +42,8 @@ async def test_work_is_paused_resumed_and_cancelled_by_hand(kafka: Broker, tmp_p
         assert await desk.lag("infer") == 1
         assert not place.simulator.journal.events
         assert "paused by hand (stage infer: paused by ann: a test)" in (await stages.probe("/readyz") or "")
-        assert json.loads(await command(place, "control", "--json"))["stage"] == "infer"
-        await command(place, "resume", "--stage", "infer")
+        assert json.loads(await place.command("control", "--json"))["stage"] == "infer"
+        await place.command("resume", "--stage", "infer")
         await until(lambda: told(place, first) == [("job.completed", "")], "the first answer")
 
         # Longer than all that follows may take: only the cancellation ends it.
@@ -63,7 +53,7 @@ async def test_work_is_paused_resumed_and_cancelled_by_hand(kafka: Broker, tmp_p
         queued = await desk.request(asked)
         await place.idle("retrieve")
         # The queued one first: each cancellation takes effect by itself, and a slot that is free is taken at once.
-        await command(place, "cancel", queued, running, first)
+        await place.command("cancel", queued, running, first)
         for job in (running, queued):
             await until(lambda job=job: told(place, job) == [("job.failed", "cancelled")], f"the end of {job}")  # type: ignore[misc]  # the default binds the loop's value
         await place.idle("infer", "postprocess", "notify")

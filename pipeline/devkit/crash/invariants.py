@@ -158,7 +158,7 @@ def _order(ledger: Ledger, stage: Stage, topic: str) -> None:
     seen: set[str] = set()
     ours = frozenset(ledger.chart.topics(stage.name))
     for made in ledger.of(topic):
-        if made.origin and made.origin.partition("/")[0] not in ours:
+        if made.told or (made.origin and made.origin.partition("/")[0] not in ours):
             continue  # two stages may write one topic
         source = ledger.at(made.origin) if made.origin else None
         if made.id in seen or source is None or source.id in ledger.copied or source.id in ledger.failed:

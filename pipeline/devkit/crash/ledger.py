@@ -129,6 +129,8 @@ class Ledger:
             self._book(made)
 
     def _book(self, made: Written) -> None:
+        if made.told:
+            return
         origin, copy, record = made.origin, made.root == made.origin, made.record
         first = self.at(origin) if origin else None
         if origin:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pipeline.core import headers as h
 from pipeline.core.record import Outgoing, Position
 
 
@@ -26,6 +27,11 @@ class Written:
     id: str
     job: str
     parent: str = ""
+
+    @property
+    def told(self) -> bool:
+        """Whether it only tells of a try, and is no end of anything."""
+        return any(name == h.TRY for name, _ in self.record.headers)
 
     @property
     def headers(self) -> Mapping[str, str]:
