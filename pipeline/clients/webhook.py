@@ -228,6 +228,7 @@ class SignedWebhooks:
         finally:
             if ticket is None:
                 self._gate.give_up(stay)
+                self._line.call(stay.lane)  # it may have been called as it was cancelled
         return ticket
 
     async def _attempt(self, message: WebhookMessage, url: URL, target: _Target) -> WebhookAnswer:

@@ -117,8 +117,7 @@ class Gate:
         return self._lanes[stay.lane].again(now)
 
     def _has_room(self, turnstile: Turnstile) -> bool:
-        share = max(1, self._in_all // len(self._lanes))
-        return self._inside < self._in_all or turnstile.inside < share
+        return self._inside < self._in_all or turnstile.inside < max(1, self._in_all // len(self._lanes))
 
     def _let_in(self, lane: str, number: int) -> Ticket:
         self._inside += 1

@@ -11,22 +11,22 @@ class Line:
 
     def __init__(self) -> None:
         """Begin with nobody waiting."""
-        self._lanes: dict[str, deque[asyncio.Event]] = {}
+        self._lanes: dict[str, deque[asyncio.Future[None]]] = {}
 
     async def wait(self, lane: str, seconds: float, *, first: bool = False) -> None:
         """Wait to be called, or for so many seconds; `first` of all, or else last."""
-        called, waiting = asyncio.Event(), self._lanes.setdefault(lane, deque())
+        loop, waiting = asyncio.get_running_loop(), self._lanes.setdefault(lane, deque())
+        called: asyncio.Future[None] = loop.create_future()
         if first:
             waiting.appendleft(called)
         else:
             waiting.append(called)
-        timer = asyncio.get_running_loop().call_later(seconds, called.set)
+        timer = loop.call_later(seconds, _call, called)
         try:
-            await called.wait()
+            await called
         finally:
             timer.cancel()
-            # One that was called is out of the line; the others are not far from its head.
-            if called in waiting:
+            if called in waiting:  # nobody has called it
                 waiting.remove(called)
             if not waiting and self._lanes.get(lane) is waiting:
                 del self._lanes[lane]
@@ -34,5 +34,13 @@ class Line:
     def call(self, lane: str) -> None:
         """Call the one that has waited longest, where there is one."""
         waiting = self._lanes.get(lane)
-        if waiting:
-            waiting.popleft().set()
+        while waiting:
+            if _call(waiting.popleft()):
+                break
+
+
+def _call(waiter: asyncio.Future[None]) -> bool:
+    if waiter.done():
+        return False
+    waiter.set_result(None)
+    return True
