@@ -20,8 +20,9 @@ from yarl import URL
 
 from pipeline.clients.webhook_address import ForbiddenAddress, brought, configured, plain
 from pipeline.clients.webhook_answer import drained, refusal_of, refusal_without_answer
-from pipeline.clients.webhook_gate import Gate, Limits
+from pipeline.clients.webhook_gate import Gate, Limits, Stay, Ticket
 from pipeline.clients.webhook_keys import Keyring
+from pipeline.clients.webhook_line import Line
 from pipeline.clients.webhook_resolver import ForbiddenTarget, GuardedResolver, Lookup, SystemLookup, guarded_socket
 from pipeline.clients.webhook_signing import BadSecret, generate_secret, public_key, signed_headers
 from pipeline.core.catalog import Endpoint, Tenant
@@ -184,6 +185,7 @@ class SignedWebhooks:
         self._time = asyncio.get_running_loop().time
         self._allow_loopback = allow_loopback
         self._gate = Gate()
+        self._line = Line()
 
     async def post(self, message: WebhookMessage) -> WebhookAnswer:
         """Make one attempt; see the port."""
@@ -194,15 +196,40 @@ class SignedWebhooks:
         if message.url is not None:
             url = self._brought(message.endpoint, message.url, target)
             lane = f"{lane} {plain(url.raw_host or '')}"  # one tenant's slow host must not hold up another's
-        now = self._time()
-        entered = self._gate.enter(lane, target.address.limits, message.id, now)
-        if isinstance(entered, float):
-            reason = f"the webhook endpoint {message.endpoint!r} has as many messages as it may have"
-            raise Defer(reason, until=self._clock() + entered - now, code="endpoint_busy")
+        ticket = await self._enter(lane, target.address.limits, message)
         try:
             return await self._attempt(message, url, target)
         finally:
-            self._gate.leave(entered, self._time())
+            self._gate.leave(ticket, self._time())
+            self._line.call(lane)
+
+    async def _enter(self, lane: str, limits: Limits, message: WebhookMessage) -> Ticket:
+        now = self._time()
+        got = self._gate.enter(lane, limits, message.id, now, may_stay=True)
+        if isinstance(got, Stay):
+            ticket = await self._stay(got, message.id)
+            now = self._time()
+            got = ticket or self._gate.enter(lane, limits, message.id, now)
+        if isinstance(got, Ticket):
+            return got
+        until = self._clock() + (got.turn if isinstance(got, Stay) else got) - now
+        reason = f"the webhook endpoint {message.endpoint!r} has as many messages as it may have"
+        raise Defer(reason, until=until, code="endpoint_busy")
+
+    async def _stay(self, stay: Stay, message: str) -> Ticket | None:
+        """Wait before the gate until there is room, or it is too late."""
+        ticket, turn, first = None, stay.turn, False
+        try:
+            while ticket is None and (now := self._time()) < stay.end:
+                await self._line.wait(stay.lane, min(turn, stay.end) - now, first=first)
+                now, first = self._time(), True
+                ticket = self._gate.claim(stay, message, now)
+                turn = self._gate.again(stay, now)
+        finally:
+            if ticket is None:
+                self._gate.give_up(stay)
+                self._line.call(stay.lane)  # it may have been called as it was cancelled
+        return ticket
 
     async def _attempt(self, message: WebhookMessage, url: URL, target: _Target) -> WebhookAnswer:
         headers = signed_headers(message, target.keyring.keys(self._time()), self._clock())

@@ -14,10 +14,10 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from pipeline.clients import webhook_answer, webhook_keys
+from pipeline.clients import webhook_answer, webhook_gate, webhook_keys
 from pipeline.clients.webhook import Address, generate_secret, open_webhooks, public_key
 from pipeline.clients.webhook_answer import MOST_BYTES
-from pipeline.clients.webhook_gate import Limits
+from pipeline.clients.webhook_gate import BURST_SECONDS, Limits
 from pipeline.core.errors import Defer, Fail, Outcome
 from pipeline.core.ports import WebhookAnswer, WebhookSender
 from pipeline.devkit.listen import listening
@@ -271,10 +271,27 @@ async def serving(handler: object) -> AsyncIterator[str]:
 
 
 # ------------------------------------------------------------------------------------------------ limits
-async def test_one_too_many_is_deferred_to_its_turn() -> None:
+async def test_a_burst_goes_out_one_after_the_other() -> None:
+    """A quick endpoint is never over its limit, and nothing is sent away: who finds no room stays for a moment."""
+    async with opened(replace(DEFAULT, limits=Limits(concurrency=2))) as reached:
+        posts = [reached.sender.post(replace(MESSAGE, id=f"id-{number}")) for number in range(50)]
+        assert {answer.status for answer in await asyncio.gather(*posts)} == {204}
+        assert len(reached.server.accepted) == 50
+
+
+async def test_a_rate_is_kept_by_those_who_stay() -> None:
+    """So many in a second, from the first on."""
+    async with opened(replace(DEFAULT, limits=Limits(per_second=50))) as reached:
+        began = time.monotonic()
+        await asyncio.gather(*(reached.sender.post(replace(MESSAGE, id=f"id-{number}")) for number in range(20)))
+        assert time.monotonic() - began > 19 / 50 - BURST_SECONDS - 0.001
+
+
+async def test_one_too_many_is_deferred_to_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """An endpoint has so many messages under way as it wants; the next is told when to come, without an attempt."""
+    monkeypatch.setattr(webhook_gate, "PATIENCE_ALONE", 0.05)
     async with opened(replace(DEFAULT, limits=Limits(concurrency=1))) as reached:
-        reached.server.fail(HookFailure(seconds=30.0))
+        reached.server.fail(HookFailure(seconds=30.0, times=1))
         posting = asyncio.create_task(reached.sender.post(MESSAGE))
         await reached.server.wait_for(1, 20)
         with pytest.raises(Defer) as deferred:
@@ -284,6 +301,7 @@ async def test_one_too_many_is_deferred_to_its_turn() -> None:
         posting.cancel()
         await asyncio.wait([posting])
         assert len(reached.server.received) == 1
+        assert (await reached.sender.post(replace(MESSAGE, id="a third"))).status == 204
 
 
 async def test_a_slow_endpoint_does_not_hold_up_another() -> None:
