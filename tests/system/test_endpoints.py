@@ -104,7 +104,7 @@ async def test_an_endpoint_in_trouble_delays_only_itself_and_loses_nothing(
     path = catalog(tmp_path)
     variables = {"PIPELINE_CATALOG": str(path), "PIPELINE_DRAIN_SECONDS": "0"}
     urls = {f"{name.upper()}_URL": "http://127.0.0.1:1/" for name in ENDPOINTS}
-    async with site(kafka, tmp_path, **variables, **urls) as place, place.desk() as desk:
+    async with site(kafka, tmp_path, None, **variables, **urls) as place, place.desk() as desk:
         person = Person(place, ready)
         place.receiver.fail(
             HookFailure(hook="crm", status=410),
