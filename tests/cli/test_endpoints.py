@@ -20,7 +20,7 @@ from pipeline.core.endpoints import state_of
 from pipeline.core.payloads import Audit, Control
 from pipeline.delivering import DeliveryDesk
 from pipeline.ops.publish import Publisher
-from pipeline.wiring import ControlDesk
+from pipeline.wiring import ControlDesk, catalog_of
 from tests.ops.delivery_world import CODEC, World
 
 
@@ -36,7 +36,7 @@ class Office:
     async def opened(self, *_: Any) -> AsyncIterator[DeliveryDesk]:
         """Open a desk on what the commands before have written."""
         control = ControlDesk(await self._state(), Publisher(self.world.broker.producer(), CODEC, "p"))
-        yield DeliveryDesk(delivering.catalog_of(_[0]), control, self.world.log(), self.world.resender())
+        yield DeliveryDesk(catalog_of(_[0]), control, self.world.log(), self.world.resender())
 
     def runs(self, *arguments: str, code: int = 0) -> Result:
         """Run a command."""
@@ -56,7 +56,7 @@ class Office:
         await self.world.open()
         await self.world.broker.create_topics([TopicSpec("p.control", 1), TopicSpec("p.audit", 1)])
         source = await self.world.result("a")
-        told = {"endpoint": "default", "duration_ms": 12, "request_bytes": 300}
+        told: dict[str, Any] = {"endpoint": "default", "duration_ms": 12, "request_bytes": 300}
         await self.world.delivery("a", "failed", source, status=500, attempts=1, reason="it answered 500", **told)
         await self.world.delivery("a", "delivered", source, status=204, attempts=2, **told)
 
