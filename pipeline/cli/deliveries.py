@@ -169,11 +169,11 @@ def resend(  # noqa: PLR0913, PLR0917  # each is an option of the command line
         wanted = Wanted(endpoint=endpoint, webhook_id=webhook_id, since_ms=_moment(since, "since"))
         told = _outcome(outcome) or outcome
     order = Order(uuid4().hex, operator_of(operator), reason)
-    raise typer.Exit(run(_resend(configured, wanted, told, order, _Ways(dry_run, yes, as_json))))
+    raise typer.Exit(run(_resend(configured, wanted, told, order, Ways(dry_run, yes, as_json))))
 
 
 @dataclass(frozen=True, slots=True)
-class _Ways:
+class Ways:
     """How a resending is to go about."""
 
     dry_run: bool
@@ -181,24 +181,30 @@ class _Ways:
     as_json: bool
 
 
-async def _resend(configured: Configured, wanted: Wanted, outcome: str, order: Order, ways: _Ways) -> int:
+async def _resend(configured: Configured, wanted: Wanted, outcome: str, order: Order, ways: Ways) -> int:
     with bars(ERR) as progress:
         async with delivering.open_deliveries(configured, say, progress) as desk:
-            entries = await _chosen(desk, wanted, outcome)
-            targets, refused = await desk.resender.plan(entries)
-            _check_open(desk, entries)
-            _tell_plan(targets, refused, as_json=ways.as_json)
-            if ways.dry_run or not targets:
-                _tell_end(None, order, refused, as_json=ways.as_json)
-                return 0 if targets and not refused else FAILED
-            if not ways.yes:
-                _ask(targets.total())
-            copied = await desk.resender.run(entries, order)
-            _tell_end(copied, order, refused, as_json=ways.as_json)
-            return FAILED if refused else 0
+            return await resend_from(desk, (wanted, outcome), order, ways)
 
 
-async def _chosen(desk: DeliveryDesk, wanted: Wanted, outcome: str) -> list[Entry]:
+async def resend_from(desk: DeliveryDesk, chosen: tuple[Wanted, str], order: Order, ways: Ways) -> int:
+    """Plan, ask and send; returns the exit code. Raises ConfigurationError where an endpoint is disabled, and where
+    nobody can be asked."""
+    entries = await _entries(desk, *chosen)
+    targets, refused = await desk.resender.plan(entries)
+    _check_open(desk, entries)
+    _tell_plan(targets, refused, as_json=ways.as_json)
+    if ways.dry_run or not targets:
+        _tell_end(None, order, refused, as_json=ways.as_json)
+        return 0 if targets and not refused else FAILED
+    if not ways.yes:
+        _ask(targets.total())
+    copied = await desk.resender.run(entries, order)
+    _tell_end(copied, order, refused, as_json=ways.as_json)
+    return FAILED if refused else 0
+
+
+async def _entries(desk: DeliveryDesk, wanted: Wanted, outcome: str) -> list[Entry]:
     if wanted.webhook_id is not None:
         return [entry async for entry in desk.log.entries(wanted)][-1:]
     if wanted.endpoint is not None:

@@ -41,11 +41,13 @@ class _Change:
         """How many there are then."""
         return len(self.text.split())
 
-    def sentences(self) -> list[str]:
+    def sentences(self, *, show: bool) -> list[str]:
         """Say what was done, or where nothing can be done here, what a person has to do."""
         if self.file is None:
-            how = "put a new secret before what it holds, with a blank between (--show makes one)"
-            cure = how if self.new else "let it hold the first of its secrets alone"
+            which = "this new secret" if show else "a new secret (--show makes one)"
+            cure = (
+                f"put {which} before what it holds, with a blank between" if self.new else "keep its first secret alone"
+            )
             return [f"{self.variable} is a plain variable, so nothing was changed: {cure}, and start the workers again"]
         if not self.new:
             return [f"{self.endpoint} signs with its newest secret alone"]
@@ -120,7 +122,7 @@ def _tell(change: _Change, *, show: bool, as_json: bool) -> None:
     if as_json:
         print(json.dumps(told, ensure_ascii=False), flush=True)
         return
-    for sentence in change.sentences():
+    for sentence in change.sentences(show=show):
         say(sentence)
     for name in ("public_key", "secret"):
         if name in told:

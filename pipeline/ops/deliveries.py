@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline.core import headers as h
 from pipeline.core.errors import Reject
 from pipeline.core.payloads import Delivery
 from pipeline.core.ports import Codec, Reader
-from pipeline.core.record import Position, Record
-from pipeline.ops.letter_scan import Progress, Shelf, scan, take_snapshot
+from pipeline.core.record import Partition, Position, Record
+from pipeline.ops.letter_scan import Progress, Shelf, Snapshot, scan, take_snapshot
 
 NOUN = "deliveries"
 OUTCOMES = ("delivered", "failed", "undeliverable", "suppressed")
@@ -69,25 +69,41 @@ class Wanted:
         )
 
 
+class Dated(Shelf, Protocol):
+    """What of the admin client looking at logs from a time on takes."""
+
+    async def offsets_at(self, topics: Sequence[str], timestamp_ms: int, /) -> Mapping[Partition, int]:
+        """Return the offset of the first record that was written at or after a time; where there is none, the end."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class DeliveryLog:
     """Reads the log, which is `topic`, to where it ends when it is asked."""
 
     reader: Reader
-    shelf: Shelf
+    shelf: Dated
     codec: Codec
     topic: str
     progress: Progress
 
     async def entries(self, wanted: Wanted) -> AsyncIterator[Entry]:
         """Go through the entries that are meant, in order within a partition: that is, of one job. Junk is passed."""
-        snapshot = await take_snapshot(self.reader, self.shelf, [self.topic])
+        snapshot = await self._snapshot(wanted.since_ms)
         passed = partial(self._passed, snapshot.total)
         async for records in scan(self.reader, snapshot, passed):
             for record in records:
                 entry = await self._entry(record, wanted)
                 if entry is not None:
                     yield entry
+
+    async def _snapshot(self, since_ms: int | None) -> Snapshot:
+        whole = await take_snapshot(self.reader, self.shelf, [self.topic])
+        if since_ms is None:
+            return whole
+        at = await self.shelf.offsets_at([self.topic], since_ms)
+        begins = {name: min(max(begin, at.get(name, begin)), whole.ends[name]) for name, begin in whole.begins.items()}
+        return Snapshot(begins, whole.ends)
 
     async def _entry(self, record: Record, wanted: Wanted) -> Entry | None:
         read = h.texts(record.headers)

@@ -69,7 +69,9 @@ class Settler:
         Raises Defer and Reject of the codec: then the try counts as not told of, and its repetition tells of itself.
         """
         payloads, item.emitted = item.emitted, ()
-        name = f"{self.plan.stage.name}.try{event.tries.attempts + 1}"
+        # Deferred, a try has the number of the one before, and what it tells is another event all the same.
+        number = f"{event.tries.attempts + 1}" + (f".{event.tries.deferrals}" if event.tries.deferrals else "")
+        name = f"{self.plan.stage.name}.try{number}"
         children = [event.derive(payload, name, index, len(payloads)) for index, payload in enumerate(payloads)]
         mark = (h.TRY, str(event.tries.attempts + 1).encode("ascii"))
         made = [await self._output(item, child) for child in children]

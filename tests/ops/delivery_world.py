@@ -11,6 +11,7 @@ from pipeline.core.event import Event
 from pipeline.core.headers import Origin
 from pipeline.core.job import Job
 from pipeline.core.payloads import Audit, Delivery, JobPayload, Message, Result
+from pipeline.core.ports import Clock
 from pipeline.core.record import Outgoing, Position
 from pipeline.core.trace import root
 from pipeline.devkit.clock import wall
@@ -34,9 +35,10 @@ def nothing(what: str, done: int, total: int) -> None:
 class World:
     """Topics of two partitions. Every id that is written ends in the partition's number, and is read back by it."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = wall) -> None:
         """Begin without topics."""
-        self.broker = MemoryBroker(wall)
+        self.clock = clock
+        self.broker = MemoryBroker(clock)
         self.audited: list[Audit] = []
 
     async def open(self) -> World:
@@ -76,7 +78,7 @@ class World:
 
     async def _write(self, noun: str, payload: JobPayload, event: Event[JobPayload], partition: int) -> Position:
         value = await CODEC.encode(noun, payload)
-        headers = (*event.headers(noun, wall()), ("theirs", b"\xff"))
+        headers = (*event.headers(noun, self.clock()), ("theirs", b"\xff"))
         return self.broker.append(Outgoing(f"p.{noun}", b"key", value, headers, partition))
 
     # -------------------------------------------------------------- who looks
@@ -92,7 +94,7 @@ class World:
     def resender(self) -> Resender:
         """Open what sends again."""
         sources = Sources(self.broker.reader(), CODEC, ROUTES, "p.messages")
-        return Resender(sources, self.broker.producer(), self._audit, nothing, wall)
+        return Resender(sources, self.broker.producer(), self._audit, nothing, self.clock)
 
     async def _audit(self, records: Sequence[Audit]) -> None:
         self.audited += records

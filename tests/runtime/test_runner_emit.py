@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from pipeline.core import headers as h
-from pipeline.core.errors import Fail, Reject, Retry
+from pipeline.core.errors import Defer, Fail, Reject, Retry
 from pipeline.core.event import Event
 from pipeline.core.payloads import JobPayload
 from pipeline.core.ports import RecordTooLarge
 from pipeline.core.retry import RetryPolicy
 from pipeline.core.stage import Context, Topic
+from pipeline.devkit.clock import wall
 from tests.runtime.world import Note, Script, World, header
 
 
@@ -56,6 +57,20 @@ async def test_each_try_is_told_of_whatever_it_comes_to(end: Exception | None) -
     assert [header(record, h.TRY) for record in world.records("t.end")] == ["1", "2"]
     first, second = (header(record, h.CE_ID) for record in world.records("t.end"))
     assert first != second
+
+
+@pytest.mark.virtual
+@pytest.mark.usefixtures("unhurried")
+async def test_what_deferred_tries_tell_are_events_of_their_own() -> None:
+    """A deferral costs no attempt, so the number of the attempt alone would give all of them one id."""
+    world = await World.make()
+    script = Telling(a=[Defer("later", until=wall() + 5), Retry("again"), Defer("later", until=wall() + 100)])
+    await world.start(script, world.stage(also=SAID))
+    world.put("a")
+    await world.until(lambda: len(world.texts("t.end")) == 4)
+    await world.stop()
+    assert told(world) == ["a try 1", "a try 1", "a try 2", "a try 2"]
+    assert len({header(record, h.CE_ID) for record in world.records("t.end")}) == 4
 
 
 @pytest.mark.virtual

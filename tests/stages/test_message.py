@@ -79,6 +79,13 @@ def test_a_thin_body_is_never_large(text: str, name: str, metadata: dict[str, st
         assert (data["metadata"], data["omitted"]) in ((metadata, []), (None, ["metadata"]))
 
 
+def test_metadata_that_does_not_fit_a_thin_body_is_left_out_and_named() -> None:
+    """A receiver is told that there is more, rather than nothing at all."""
+    result = RESULT.model_copy(update={"metadata": {str(number): "x" * 1_000 for number in range(32)}})
+    data = json.loads(completed(event(result), result, THIN))["data"]
+    assert (data["metadata"], data["omitted"], data["answer_bytes"]) == (None, ["metadata"], 15)
+
+
 def test_a_large_answer_is_whole_in_the_first_version() -> None:
     """Half a megabyte of answer is sent as it is: who cannot take that asks for thin bodies."""
     result = RESULT.model_copy(update={"answer": "x" * 500_000})
