@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer import testing
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from pipeline import topology, wiring
@@ -74,11 +77,17 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Place]:
         yield replace(made, progress=progress, topics={**made.topics, **{name: _other(name) for name in others}})
 
     monkeypatch.setattr(dlq_desk, "open_letter_ports", ports)
+    monkeypatch.setattr(testing, "_get_command", _command)  # which makes all verbs anew each time
     monkeypatch.setattr(wiring, "CLOCK", lambda: NOW)
     monkeypatch.setenv("PIPELINE_DATA", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "200")
     yield here
     assert [] == here.world.readers
+
+
+@functools.cache
+def _command(_: object) -> object:
+    return get_command(app)
 
 
 def _other(name: str) -> Any:
