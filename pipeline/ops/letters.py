@@ -84,6 +84,13 @@ class Listing:
     newest: Sequence[tuple[LetterHead, LetterState, str]] = ()
     opaque: int = 0
 
+    def join(self, other: Listing, newest: int) -> None:
+        """Add what another has listed, of other letters; the `newest` of both are kept."""
+        self.counts.join(other.counts)
+        self.opaque += other.opaque
+        both = sorted((*self.newest, *other.newest), key=lambda one: (one[0].failed_at_ms, one[0].position))
+        self.newest = both[::-1][:newest]
+
 
 @dataclass(slots=True)
 class Letters:
@@ -137,11 +144,11 @@ class Letters:
                 async for records in batches:
                     yield records
 
-    async def listing(self, wanted: LetterFilter, newest: int) -> Listing:
+    async def listing(self, wanted: LetterFilter, newest: int, snapshot: Snapshot | None = None) -> Listing:
         """Count the letters that are meant, and keep the `newest` of them."""
         listing, heap = Listing(Counts(int(self.ports.clock() * 1000))), _Newest(newest)
         versions, decoder, counts = self.ports.versions, self.ports.decoder, listing.counts
-        async for batch in self.select(wanted):
+        async for batch in self.select(wanted, snapshot):
             for one in batch:
                 head, value = one.head, one.record.value
                 version = versions.at_once(value) or await versions.of(value)
