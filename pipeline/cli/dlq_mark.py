@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.dlq_desk import line, opened
-from pipeline.cli.dlq_options import Asked, Operator, Why, Yes, asking, operator_of, scope_of
+from pipeline.cli.dlq_options import Asked, Why, Yes, asking, scope_of
+from pipeline.cli.operator import Operator, operator_of
 from pipeline.cli.session import ERR, FAILED, MISUSED, OUT, configure, run
 from pipeline.core.letter_filter import LetterFilter
 from pipeline.ops.letter_marks import Choice, MarkPlan, Purged, Wish, mark, plan_marks, purge_logs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import getpass
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,7 +36,6 @@ def state_names(incomplete: str) -> list[str]:
 
 
 Why = Annotated[str, typer.Option("--why", help="Why, for others who look. (--reason is a filter.)")]
-Operator = Annotated[str | None, typer.Option("--operator", help="Who does it; your login name unless given.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 _Names = list[str] | None
@@ -106,16 +104,6 @@ def _asked(given: dict[str, Any]) -> Asked:
         until_ms=None if until is None else moment(until, now, "--until"),
     )
     return Asked(wanted.checked(), limit, topics)
-
-
-def operator_of(given: str | None) -> str:
-    """Name who does it: as given, else by the login name."""
-    if given is not None:
-        return given
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return ""
 
 
 def scope_of(asked: Asked, ids: Sequence[str] = ()) -> str:
