@@ -18,6 +18,7 @@ from pipeline.core.letter import LetterHead, letter_id, read_head
 from pipeline.core.letter_filter import LetterFilter
 from pipeline.core.letter_state import OPEN, LetterState
 from pipeline.core.ports import Clock, Codec, Producer
+from pipeline.core.quick import quick
 from pipeline.core.record import Position, Record
 from pipeline.ops.letter_counts import Counts
 from pipeline.ops.letter_decode import DeadTopic, LetterDecoder
@@ -43,6 +44,7 @@ class Versions(Protocol):
         ...
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Found:
     """A letter as a scan came by it."""
