@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -13,25 +12,17 @@ from pipeline.cli.dlq_options import Asked
 from pipeline.cli.session import ERR, say
 from pipeline.core.letter import LetterHead
 from pipeline.core.letter_state import LetterState
-from pipeline.lettering import open_letter_ports
+from pipeline.lettering import open_letter_ports, unhindered
 from pipeline.ops.letters import Letters, open_letters
 from pipeline.settings import Configured
 
 
 @asynccontextmanager
 async def opened(configured: Configured, asked: Asked) -> AsyncIterator[Letters]:
-    """Open the dead letters, with bars on a terminal for what takes long.
-
-    A million letters are a hundred million small objects, none of which is in a cycle: looking for cycles among them
-    takes a fifth of the time, so nobody looks meanwhile.
-    """
-    gc.disable()
-    try:
-        with bars(ERR) as progress:
-            async with open_letter_ports(configured, say, progress, asked.topics) as ports:
-                yield await open_letters(ports)
-    finally:
-        gc.enable()
+    """Open the dead letters, with bars on a terminal for what takes long."""
+    with unhindered(), bars(ERR) as progress:
+        async with open_letter_ports(configured, say, progress, asked.topics) as ports:
+            yield await open_letters(ports)
 
 
 def at(milliseconds: int) -> str:

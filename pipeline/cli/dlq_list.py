@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from rich.table import Table
 from pipeline.cli.dlq_desk import at, line, opened, plain
 from pipeline.cli.dlq_options import Asked, asking
 from pipeline.cli.session import OUT, configure, run
+from pipeline.lettering import listed
 from pipeline.ops.letter_counts import DIMENSIONS
 from pipeline.ops.letters import DECODED, Listing
 from pipeline.settings import Configured
@@ -40,7 +42,8 @@ def list_verb(asked: Asked, as_json: Annotated[bool, typer.Option("--json", help
 
 async def _listing(configured: Configured, asked: Asked) -> Listing:
     async with opened(configured, asked) as letters:
-        return await letters.listing(asked.filter, NEWEST if asked.limit is None else asked.limit)
+        newest = NEWEST if asked.limit is None else asked.limit
+        return await listed(letters, configured, asked.topics, asked.filter, newest, os.cpu_count() or 1)
 
 
 def _print_lines(listing: Listing) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import getpass
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,23 +35,38 @@ def state_names(incomplete: str) -> list[str]:
     return [name for name in STATES if name.startswith(incomplete)]
 
 
+Why = Annotated[str, typer.Option("--why", help="Why, for others who look. (--reason is a filter.)")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
 _Names = list[str] | None
-_OPTIONS: dict[str, tuple[Any, typer.models.OptionInfo]] = {
-    "stages": (_Names, typer.Option("--stage", help="The stage that gave up.", autocompletion=stage_names)),
-    "reasons": (_Names, typer.Option("--reason", help="The reason class, or a glob of it: 'model_*'.")),
-    "fingerprints": (_Names, typer.Option("--fingerprint", help="The kind of failure; its first digits do.")),
-    "types": (_Names, typer.Option("--type", help="The event type.")),
-    "tenants": (_Names, typer.Option("--tenant", help="The tenant.")),
-    "jobs": (_Names, typer.Option("--job", help="The job's id.")),
-    "traces": (_Names, typer.Option("--trace", help="The trace's id.")),
-    "states": (_Names, typer.Option("--state", help=f"One of {', '.join(STATES)}.", autocompletion=state_names)),
-    "letters": (_Names, typer.Option("--letter", help="The letter's id.")),
-    "since": (str | None, typer.Option("--since", help="Failed at that time or later: 2026-03-01T09:30, or 2h ago.")),
-    "until": (str | None, typer.Option("--until", help="Failed before that time.")),
-    "limit": (int | None, typer.Option("--limit", min=0, help="No more letters than this.")),
-    "topics": (_Names, typer.Option("--topic", help="Look into this dead-letter topic as well.")),
+_OPTIONS: dict[str, tuple[Any, str, typer.models.OptionInfo]] = {
+    "stages": (_Names, "--stage", typer.Option("--stage", help="The stage that gave up.", autocompletion=stage_names)),
+    "reasons": (_Names, "--reason", typer.Option("--reason", help="The reason class, or a glob of it: 'model_*'.")),
+    "fingerprints": (
+        _Names,
+        "--fingerprint",
+        typer.Option("--fingerprint", help="The kind of failure; its first digits do."),
+    ),
+    "types": (_Names, "--type", typer.Option("--type", help="The event type.")),
+    "tenants": (_Names, "--tenant", typer.Option("--tenant", help="The tenant.")),
+    "jobs": (_Names, "--job", typer.Option("--job", help="The job's id.")),
+    "traces": (_Names, "--trace", typer.Option("--trace", help="The trace's id.")),
+    "states": (
+        _Names,
+        "--state",
+        typer.Option("--state", help=f"One of {', '.join(STATES)}.", autocompletion=state_names),
+    ),
+    "letters": (_Names, "--letter", typer.Option("--letter", help="The letter's id.")),
+    "since": (
+        str | None,
+        "--since",
+        typer.Option("--since", help="Failed at that time or later: 2026-03-01T09:30, or 2h ago."),
+    ),
+    "until": (str | None, "--until", typer.Option("--until", help="Failed before that time.")),
+    "limit": (int | None, "--limit", typer.Option("--limit", min=0, help="No more letters than this.")),
+    "topics": (_Names, "--topic", typer.Option("--topic", help="Look into this dead-letter topic as well.")),
 }
-"""Of each option the name in a verb's arguments, its type and what it is; names in a list mean any of them."""
+"""Of each option the name in a verb's arguments, its type, its flag, what it is. Names in a list mean any of them."""
 
 
 def asking(verb: Callable[..., None]) -> Callable[..., None]:
@@ -65,7 +79,7 @@ def asking(verb: Callable[..., None]) -> Callable[..., None]:
     own = [one.replace(annotation=hints[one.name]) for one in own]
     shared = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option])
-        for name, (kind, option) in _OPTIONS.items()
+        for name, (kind, _, option) in _OPTIONS.items()
     ]
 
     @functools.wraps(verb)
@@ -92,11 +106,16 @@ def _asked(given: dict[str, Any]) -> Asked:
     return Asked(wanted.checked(), limit, topics)
 
 
-def operator_of(given: str | None) -> str:
-    """Name who does it: as given, else by the login name."""
-    if given is not None:
-        return given
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return ""
+def scope_of(asked: Asked, ids: Sequence[str] = ()) -> str:
+    """Say in words which letters are meant, as the options have it."""
+    if ids:
+        return "by name"
+    wanted = asked.filter
+    told = []
+    for name, (_, flag, _) in _OPTIONS.items():
+        value = getattr(wanted, name, None) if name not in {"since", "until"} else getattr(wanted, f"{name}_ms")
+        names = [value] if isinstance(value, int) else value or ()
+        told += [f"{flag} {one}" for one in names]
+    if asked.limit is not None:
+        told.append(f"--limit {asked.limit}")
+    return " ".join(told)

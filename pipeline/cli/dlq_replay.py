@@ -20,7 +20,8 @@ from rich.table import Table
 
 from pipeline import replaying, wiring
 from pipeline.cli.console import bars
-from pipeline.cli.dlq_options import Asked, asking, operator_of
+from pipeline.cli.dlq_options import Asked, asking
+from pipeline.cli.operator import operator_of
 from pipeline.cli.session import ERR, FAILED, INTERRUPTED, MISUSED, OUT, complaints, configure, lines_of, run, say
 from pipeline.core.errors import ConfigurationError
 from pipeline.core.letter_filter import LetterFilter

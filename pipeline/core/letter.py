@@ -199,14 +199,20 @@ def read_head(record: Record, *, open_topic: bool = False) -> LetterHead:
     """
     raw = dict(record.headers)  # the last occurrence of a name wins
     if _CODE not in raw and _STAGE not in raw and not any(map(_is_dead, raw)):
-        return _others(record, raw, opaque=open_topic)
+        head = _others(record, raw, opaque=open_topic)
+    else:
+        head = _ours(record, raw, opaque=open_topic)
+    return head if h.REPLAY_ID not in raw else _as_replayed(head, raw)
+
+
+def _ours(record: Record, raw: dict[str, Raw], *, opaque: bool) -> LetterHead:
     get = raw.get
     kind = _kind(record.topic, get(_STAGE), get(_GROUP), get(_CODE), get(_EXCEPTION), get(_VERSION), get(_FINGERPRINT))
     reason = h.unquoted(_text(get(_REASON)))
     if not kind.fingerprint:
         kind = kind._replace(fingerprint=_fingerprint(kind, reason))
     written = record.timestamp_ms
-    head = LetterHead(
+    return LetterHead(
         record.position,
         written,
         "pipeline",
@@ -219,11 +225,10 @@ def read_head(record: Record, *, open_topic: bool = False) -> LetterHead:
         _text(get(h.TRACEPARENT)),
         _deadline(get(h.DEADLINE)),
         NEVER,
-        open_topic,
-        "" if open_topic else _text(get(h.CE_SUBJECT)) or _text(get(h.CE_ID)),
-        NOBODY if open_topic else _owner(get(h.TYPE), get(h.TENANT), get(h.RUN), get(h.HOPS)),
+        opaque,
+        "" if opaque else _text(get(h.CE_SUBJECT)) or _text(get(h.CE_ID)),
+        NOBODY if opaque else _owner(get(h.TYPE), get(h.TENANT), get(h.RUN), get(h.HOPS)),
     )
-    return head if h.REPLAY_ID not in raw else _as_replayed(head, raw)
 
 
 def _others(record: Record, raw: dict[str, Raw], *, opaque: bool) -> LetterHead:

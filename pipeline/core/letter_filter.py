@@ -77,14 +77,21 @@ class LetterFilter:
         return self
 
 
+def span(text: str, option: str) -> float:
+    """Read a length of time such as `90s`, `2h` or `3d`, in seconds. Raises ConfigurationError for anything else."""
+    told = _AGE.fullmatch(text.strip())
+    if told is None:
+        raise ConfigurationError(f"{option} {text[:80]!r} is no length of time: give one such as 90s, 15m, 2h or 3d")
+    return float(told[1]) * _SECONDS[told[2]]
+
+
 def moment(text: str, now: float, option: str) -> int:
     """Read a time, an ISO 8601 one (UTC where it names no zone) or an age such as `90s`, `2h`, `3d`, in epoch ms.
 
     Raises ConfigurationError naming the `option` for anything else.
     """
-    age = _AGE.fullmatch(text.strip())
-    if age is not None:
-        return max(0, int((now - float(age[1]) * _SECONDS[age[2]]) * 1000))
+    if _AGE.fullmatch(text.strip()):
+        return max(0, int((now - span(text, option)) * 1000))
     try:
         found = datetime.fromisoformat(text.strip())
         return max(0, int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000))

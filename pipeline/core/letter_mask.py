@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pydantic import JsonValue
 
 from pipeline.core import headers as h
-from pipeline.core.record import Header
 
 SAFE_FIELDS = frozenset(
     {"type", "lane", "model", "tenant", "kind", "outcome", "code", "stage", "state", "finish_reason", "catalog"}
@@ -40,9 +39,8 @@ def masked(value: JsonValue, field: str = "") -> JsonValue:
     return value
 
 
-def is_ours(header: Header, *, open_topic: bool) -> bool:
+def is_ours(name: str, *, open_topic: bool) -> bool:
     """Whether a header's value is the pipeline's own. On an open topic only what the dead letter adds is."""
-    name = header[0]
     if name in h.COPY_SCOPED or name.startswith(_BELIEVED):
         return True
     return not open_topic and name in h.OURS and name not in _NOT_OURS

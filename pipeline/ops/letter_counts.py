@@ -61,6 +61,24 @@ class Counts:
             return {name: names[name] for name in AGES if names[name]}
         return dict(sorted(names.items(), key=lambda one: (-one[1], one[0])))
 
+    def join(self, other: Counts) -> None:
+        """Add what another has counted."""
+        self._settle()
+        other._settle()
+        for dimension, names in other._names.items():
+            for name, number in names.items():
+                self._name(dimension, name, number)
+        for grave, example in other.examples.items():
+            if len(self.examples) < MOST_NAMES:
+                self.examples.setdefault(grave, example)
+        self.total += other.total
+        self.newest_ms = max(self.newest_ms, other.newest_ms)
+        self.oldest_ms = min(self.oldest_ms or other.oldest_ms, other.oldest_ms or self.oldest_ms)
+
+    def _name(self, dimension: str, name: str, number: int) -> None:
+        names = self._names[dimension]
+        names[name if name in names or len(names) < MOST_NAMES else OTHERS] += number
+
     def _begin(self, head: LetterHead) -> None:
         """Keep of each fingerprint what it is about, from its first letter."""
         if len(self._groups) >= _MOST_GROUPS:
@@ -83,6 +101,5 @@ class Counts:
                 "family": family,
             }
             for dimension, name in told.items():
-                names = self._names[dimension]
-                names[name if name in names or len(names) < MOST_NAMES else OTHERS] += number
+                self._name(dimension, name, number)
         self._groups.clear()

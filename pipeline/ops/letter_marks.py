@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
+from pipeline.core.errors import ConfigurationError
 from pipeline.core.letter_filter import LetterFilter
 from pipeline.core.letter_state import LetterState, Move, after, refusal
 from pipeline.core.payloads import Audit, Letter
@@ -19,6 +20,7 @@ from pipeline.ops.letter_scan import Snapshot, scan
 from pipeline.ops.letter_states import entry_record
 from pipeline.ops.letter_write import write_all, write_audit
 from pipeline.ops.letters import Found, Letters
+from pipeline.ops.replay_journal import LEASE_SECONDS
 
 MOST_IDS = 100
 """How many letters an audit's record names; of more it tells the number, and each letter's own entry tells the rest."""
@@ -71,7 +73,15 @@ class Purged:
 
 
 async def plan_marks(letters: Letters, choice: Choice, wish: Wish) -> MarkPlan:
-    """Count what a wish would be done to. Changes nothing."""
+    """Count what a wish would be done to. Changes nothing.
+
+    Raises ConfigurationError where letters are to be purged while a replay is under way, which may be at them.
+    """
+    if wish.move == "purge" and (lease := letters.states.lease) is not None:
+        since = letters.ports.clock() - letters.states.leased_ms / 1000
+        if since < LEASE_SECONDS:
+            who = lease.operator or "somebody"
+            raise ConfigurationError(f"the replay {lease.replay} of {who} is under way: purge when it has ended")
     plan = MarkPlan(await letters.snapshot())
     async with aclosing(_allowed(letters, choice, wish.move, plan)) as batches:
         async for batch in batches:

@@ -47,6 +47,17 @@ class Snapshot:
         """Count the offsets in it; of a log that is compacted or written in transactions that is more than records."""
         return sum(end - self.begins.get(name, 0) for name, end in self.ends.items())
 
+    def shares(self, count: int) -> list[Snapshot]:
+        """Divide it by partition into `count` parts of about one size, or fewer where there are fewer partitions."""
+        sizes = {name: end - self.begins[name] for name, end in self.ends.items() if end > self.begins[name]}
+        parts: list[list[Partition]] = [[] for _ in range(max(1, min(count, len(sizes))))]
+        loads = [0] * len(parts)
+        for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
+            least = loads.index(min(loads))
+            parts[least].append(name)
+            loads[least] += sizes[name]
+        return [Snapshot({n: self.begins[n] for n in part}, {n: self.ends[n] for n in part}) for part in parts]
+
 
 async def take_snapshot(reader: Reader, shelf: Shelf, topics: Sequence[str]) -> Snapshot:
     """Look up where all partitions of those topics that exist begin and end."""

@@ -29,13 +29,14 @@ class LetterStates:
     """The state of every letter, as of the topic's end when it was read. A letter of which nothing is told is open.
 
     A million letters take 150 MB: of each its id in 16 bytes, and one of few values. `runs` has the highest run of
-    each job that was done again, and `lease` who replays just now.
+    each job that was done again, and `lease` who replays just now, as of `leased_ms`, when that was written last.
     """
 
     def __init__(self) -> None:
         """Know of nothing."""
         self.runs: dict[str, int] = {}
         self.lease: Letter | None = None
+        self.leased_ms = 0
         self._states: dict[bytes, LetterState] = {}
         self._shared: dict[LetterState, LetterState] = {}
 
@@ -51,10 +52,11 @@ class LetterStates:
         """Tell what was done about the letter of this id."""
         return self._states.get(_short(letter), OPEN)
 
-    def fold(self, key: str, entry: Letter | None) -> None:
+    def fold(self, key: str, entry: Letter | None, written_ms: int = 0) -> None:
         """Take in one entry; None takes back what stands under its key. What does not fit its key changes nothing."""
         if key == LEASE:
             self.lease = entry if entry is not None and entry.state == "replaying" else None
+            self.leased_ms = written_ms
         elif key.startswith(RUN):
             self._run(key.removeprefix(RUN), entry)
         elif entry is None:
@@ -91,7 +93,7 @@ async def read_states(reader: Reader, shelf: Shelf, codec: Codec, topic: str) ->
     async for records in scan(reader, await take_snapshot(reader, shelf, [topic]), _nobody):
         for record in records:
             try:
-                states.fold(_key(record), await _decoded(codec, record))
+                states.fold(_key(record), await _decoded(codec, record), record.timestamp_ms)
             except Reject as unfit:
                 _ignored(record, unfit)
     return states

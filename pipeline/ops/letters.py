@@ -18,6 +18,7 @@ from pipeline.core.letter import LetterHead, letter_id, read_head
 from pipeline.core.letter_filter import LetterFilter
 from pipeline.core.letter_state import OPEN, LetterState
 from pipeline.core.ports import Clock, Codec, Producer
+from pipeline.core.quick import quick
 from pipeline.core.record import Position, Record
 from pipeline.ops.letter_counts import Counts
 from pipeline.ops.letter_decode import DeadTopic, LetterDecoder
@@ -43,6 +44,7 @@ class Versions(Protocol):
         ...
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Found:
     """A letter as a scan came by it."""
@@ -83,6 +85,13 @@ class Listing:
     counts: Counts
     newest: Sequence[tuple[LetterHead, LetterState, str]] = ()
     opaque: int = 0
+
+    def join(self, other: Listing, newest: int) -> None:
+        """Add what another has listed, of other letters; the `newest` of both are kept."""
+        self.counts.join(other.counts)
+        self.opaque += other.opaque
+        both = sorted((*self.newest, *other.newest), key=lambda one: (one[0].failed_at_ms, one[0].position))
+        self.newest = both[::-1][:newest]
 
 
 @dataclass(slots=True)
@@ -137,11 +146,11 @@ class Letters:
                 async for records in batches:
                     yield records
 
-    async def listing(self, wanted: LetterFilter, newest: int) -> Listing:
+    async def listing(self, wanted: LetterFilter, newest: int, snapshot: Snapshot | None = None) -> Listing:
         """Count the letters that are meant, and keep the `newest` of them."""
         listing, heap = Listing(Counts(int(self.ports.clock() * 1000))), _Newest(newest)
         versions, decoder, counts = self.ports.versions, self.ports.decoder, listing.counts
-        async for batch in self.select(wanted):
+        async for batch in self.select(wanted, snapshot):
             for one in batch:
                 head, value = one.head, one.record.value
                 version = versions.at_once(value) or await versions.of(value)

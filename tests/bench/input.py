@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 from confluent_kafka import Producer
 
+from pipeline.core.deadletter import Grave, dead_headers
 from pipeline.core.event import Event
-from pipeline.core.headers import Origin
+from pipeline.core.headers import Origin, Tries
 from pipeline.core.job import Job, child_id, job_id
 from pipeline.core.payloads import Passage, RetrievedContext
-from pipeline.core.record import Headers, Position
+from pipeline.core.record import Headers, Position, Record
 from pipeline.core.trace import root
 from pipeline.resources import resource
 from pipeline.wire.codec import AvroCodec
@@ -31,6 +32,12 @@ _HEADERS = 4096
 _WORDS = "parcel locker notice holiday depot courier label return refund window counter receipt".split()
 _PASSAGE_CHARACTERS = 250
 _HOUR = 3600.0
+_REASONS = (
+    ("model_timeout", "the model has not answered within 60 s, request"),
+    ("model_error", "the provider answered 500 to request"),
+    ("unexpected", "KeyError: 'choices' in the answer to"),
+    ("context_too_long", "the prompt is longer than the model's window by tokens"),
+)
 
 
 def key(number: int) -> str:
@@ -53,6 +60,26 @@ async def fill_plain(servers: str, topic: str, count: int, size: int) -> None:
     """Write `count` records of `KEYS` keys, without headers and with values of `size` bytes: soon written."""
     values = [random.Random(number).randbytes(size) for number in range(_VALUES)]
     await asyncio.to_thread(_write, servers, topic, (count, KEYS), values, [[]])
+
+
+async def fill_dead(servers: str, topic: str, count: int) -> None:
+    """Write `count` dead letters to `topic`, a dead-letter topic of the stage that reads `NOUN`: of four kinds."""
+    codec, now = AvroCodec(load_schemas(resource("schemas"))), time.time()
+    values = [await codec.encode(NOUN, context) for context in _contexts()]
+    buried = [_buried(number, head, now) for number, head in enumerate(headers())]
+    await asyncio.to_thread(_write, servers, topic, (count, KEYS), values, buried)
+
+
+def _buried(number: int, head: Head, now: float) -> Head:
+    place = Position("bench.contexts.standard", number % PARTITIONS, number)
+    record = Record(*place, None, None, tuple((name, _bytes(value)) for name, value in head), int(now * 1000))
+    code, reason = _REASONS[number % len(_REASONS)]
+    grave = Grave("infer", "bench.infer", code, "Retry", f"{reason} {number}", "0.1.0", now - number)
+    return [*dead_headers(record, Origin(place, record.timestamp_ms), Tries(3, 1), grave)]
+
+
+def _bytes(value: str | bytes | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value
 
 
 def headers() -> list[Head]:

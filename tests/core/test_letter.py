@@ -217,6 +217,7 @@ _FAMILIES = st.sampled_from(
 )
 
 
+@few
 @given(
     hostile_headers,
     st.lists(st.tuples(_FAMILIES, st.none() | st.binary(max_size=12) | st.sampled_from([b"t", b"%FF%0A"]))),

@@ -9,7 +9,7 @@ import pytest
 from pipeline.core import headers as h
 from pipeline.core.errors import ConfigurationError
 from pipeline.core.letter import read_head
-from pipeline.core.letter_filter import LetterFilter, moment
+from pipeline.core.letter_filter import LetterFilter, moment, span
 from tests.core.strategies import NOW
 from tests.core.test_letter import TRACE, dead
 
@@ -83,6 +83,13 @@ def test_what_is_no_time_is_said(text: str) -> None:
     """The option is named, and what would be one."""
     with pytest.raises(ConfigurationError, match=r"--until .* is no time"):
         moment(text, NOW, "--until")
+
+
+def test_lengths_of_time_are_read() -> None:
+    """As ages are; anything else names the option."""
+    assert (90, 5_400) == (span("90s", "--for"), span(" 1.5h", "--for"))
+    with pytest.raises(ConfigurationError, match="--for 'soon' is no length of time"):
+        span("soon", "--for")
 
 
 def test_a_filter_that_could_match_nothing_is_refused() -> None:

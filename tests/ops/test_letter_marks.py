@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import pytest
 
+from pipeline.core.errors import ConfigurationError
 from pipeline.core.letter_filter import LetterFilter
 from pipeline.core.letter_state import LetterState
 from pipeline.core.payloads import Audit, Letter
 from pipeline.core.ports import Delivered
 from pipeline.core.record import Outgoing, Partition
 from pipeline.ops.letter_marks import MOST_IDS, Choice, MarkPlan, Wish, mark, plan_marks, purge_logs
+from pipeline.ops.letter_states import LEASE
 from pipeline.ops.letter_write import write_all
 from pipeline.ops.letters import Letters
 from tests.ops.letter_world import GRAVE, NOW, LetterWorld, letter_world
@@ -185,6 +187,19 @@ async def test_what_is_purged_is_deleted_up_to_the_first_that_is_not() -> None:
         assert ["purged", "open", "purged"] == await states(world, ids[0], ids[2], ids[4])
         assert (2, 0) == await purged(world, await named(world, ids[2]))
         assert (3, 4) == world.broker.range(Partition("p.infer.dlq", 0))
+
+
+async def test_nothing_is_purged_under_a_replay() -> None:
+    """It may be at those letters; one that has given no sign of life for a while stops nobody."""
+    async with letter_world() as world:
+        letter = await world.bury()
+        lease = Letter(state="replaying", operator="eve", replay="r7", at_ms=1)
+        world.broker.append(Outgoing("p.letters", LEASE.encode(), await world.codec.encode("letters", lease), (), 0))
+        with pytest.raises(ConfigurationError, match="the replay r7 of eve is under way"):
+            await purged(world, Choice())
+        assert ["open"] == await states(world, letter)
+        world.now += 31
+        assert (1, 0) == await purged(world, Choice())
 
 
 async def test_all_can_be_purged() -> None:

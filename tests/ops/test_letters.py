@@ -12,6 +12,7 @@ from pipeline.core.letter_filter import LetterFilter
 from pipeline.core.payloads import Document, Letter
 from pipeline.core.record import Outgoing, Partition, Position
 from pipeline.ops.letter_counts import IN_VALUE, NONE, Counts
+from pipeline.ops.letter_scan import Snapshot
 from pipeline.ops.letter_states import LEASE, LetterStates, read_entries, run_key
 from pipeline.ops.letters import Found, Letters
 from tests.ops.letter_world import GRAVE, JOB, NOW, LetterWorld, letter_world
@@ -162,6 +163,29 @@ async def test_counting_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert 4 == counts.by("tenant")["(others)"]
         assert ({NONE: 7}, 7) == (counts.by("type"), counts.total)
     assert {} == Counts(0).by("age")
+
+
+async def test_what_was_counted_apart_adds_up() -> None:
+    """Shares of the letters, by partition: each letter is in one of them, and together they are all."""
+    async with letter_world(3) as world:
+        for number in range(7):
+            await world.bury(replace(GRAVE, code=f"c{number % 2}", failed_at=NOW - number))
+        letters = await world.letters()
+        bounds = await letters.snapshot()
+        shares = bounds.shares(2)
+        assert (2, 7) == (len(shares), sum(one.total for one in shares))
+        assert 3 == len(bounds.shares(9))
+        assert [0] == [one.total for one in Snapshot({}, {}).shares(4)]
+        first, second = [await letters.listing(LetterFilter(), 3, one) for one in shares]
+        whole = await letters.listing(LetterFilter(), 3)
+        first.join(second, 3)
+        assert whole.counts.by("reason") == first.counts.by("reason") == {"c0": 4, "c1": 3}
+        assert [one[0] for one in whole.newest] == [one[0] for one in first.newest]
+        assert (7, whole.counts.oldest_ms, whole.counts.newest_ms) == (
+            first.counts.total,
+            first.counts.oldest_ms,
+            first.counts.newest_ms,
+        )
 
 
 # ------------------------------------------------------------------------------------------------ finding one

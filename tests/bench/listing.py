@@ -1,0 +1,34 @@
+"""`python -m tests.bench.listing <result> <letters>`: lists all dead letters, and leaves what that has cost."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from pipeline.cli.app import app
+
+
+def main() -> int:
+    """List, and check that all letters were counted."""
+    result, wanted = Path(sys.argv[1]), int(sys.argv[2])
+    told = CliRunner().invoke(app, ["dlq", "list", "--json"])
+    if told.exit_code:
+        print(told.output, file=sys.stderr)
+        return told.exit_code
+    counted = json.loads(told.stdout.partition("\n")[0])["letters"]
+    if counted != wanted:
+        print(f"{counted} letters were counted, and there are {wanted}", file=sys.stderr)
+        return 1
+    # KB on Linux, bytes on macOS.
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    result.write_text(json.dumps({"cpu": time.process_time(), "mebibytes": size}), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
