@@ -17,7 +17,7 @@ from pipeline.core.letter import LetterHead
 from pipeline.core.payloads import JobPayload, Request
 from pipeline.core.ports import Clock, Codec, RecordDecoder
 from pipeline.core.record import Record
-from pipeline.core.replay import Seen
+from pipeline.core.replay import Seen, Target, reaches, target
 from pipeline.core.stage import Stage, Topic
 from pipeline.ops.letter_decode import DeadTopic, LetterDecoder
 
@@ -45,6 +45,24 @@ class Known:
         """By the name of a stage, what it reads and what that carries."""
         return {name: self._sources(stage) for name, stage in self.stages.items()}
 
+    @cached_property
+    def targets(self) -> Mapping[str, Target]:
+        """By the name of a stage, where what goes back to it is written."""
+        return {name: target(stage, self.prefix) for name, stage in self.stages.items()}
+
+    @cached_property
+    def asking(self) -> Collection[str]:
+        """The names of the stages whose work leads to a call of a model, by themselves or by what follows."""
+        stages = self.stages.values()
+        return {one.name for one in stages if any(last.costly and reaches(stages, one, last) for last in stages)}
+
+    @cached_property
+    def _dead(self) -> Mapping[str, DeadTopic]:
+        return {
+            name: DeadTopic(name, name, stage.open_topic, self.sources[name], self.decoder)
+            for name, stage in self.stages.items()
+        }
+
     def _sources(self, stage: Stage) -> Mapping[str, Topic[Any]]:
         own = {names.topic(self.prefix, one.noun, lane): one for one in stage.sources for lane in one.lanes}
         return {**dict.fromkeys(self.foreign(stage), stage.sources[0]), **own}
@@ -54,9 +72,9 @@ class Known:
         if head.family != "pipeline" and head.origin is not None:
             # What tells its place, once it is a copy: the id of a job may be made of it.
             record = replace(record, headers=(*record.headers, (h.ORIGINAL, str(head.origin).encode("ascii"))))
-        dead = DeadTopic(record.topic, stage.name, stage.open_topic, self.sources[stage.name], self.decoder)
+        decoder = LetterDecoder({record.topic: self._dead[stage.name]}, self.codec)
         try:
-            event = await LetterDecoder({record.topic: dead}, self.codec).event(record, head)
+            event = await decoder.event(record, head)
         except Reject as error:
             return head, Seen(why=error.reason)
         payload, job = event.payload, event.job

@@ -25,7 +25,6 @@ from pipeline.core.replay import (
     former,
     reaches,
     refusal,
-    target,
 )
 from pipeline.core.replay_cost import NOTHING, Cost, asking, indexing
 from pipeline.core.stage import Stage
@@ -186,9 +185,11 @@ class Planner:
 
     async def _letter(self, record: Record, wanted: Wanted) -> None:
         head, own = self._head(record)
-        entry = self._book.entries.get(head.id) if self._book.entries else None
-        if entry is not None and entry.state == REPLAYED:
-            self._failures[head.id] = head.fingerprint
+        entry = None
+        if self._book.entries:
+            entry = self._book.entries.get(letter := head.id)
+            if entry is not None and entry.state == REPLAYED:
+                self._failures[letter] = head.fingerprint
         state = entry.state if entry else "open"
         if not wanted.filter.headers_only().matches(head, state):
             return
@@ -219,10 +220,10 @@ class Planner:
             entry,
             stage,
             seen,
-            frozenset(self._known.sources[stage.name]) if stage else frozenset(),
-            self._known.partitions.get(target(stage, self._known.prefix), 0) if stage else 0,
+            self._known.sources[stage.name] if stage else {},
+            self._known.partitions.get(self._known.targets[stage.name].topic, 0) if stage else 0,
             (before, replayed.at_ms) if before and replayed else None,
-            former(record)[2] if head.family == "pipeline" else None,
+            former(record)[2] if head.replay_id and head.family == "pipeline" else None,
             follows,
         )
 
@@ -253,17 +254,19 @@ class Planner:
         tally.goes(why, age)
         tally.undecodable += bool(case.seen.why)
         _add(self._chosen, head.position)
-        number = BY_KEY if stage.repartition else head.position.partition
-        tally.places[Place(stage.name, target(stage, self._known.prefix), number)] += 1
+        tally.places[self._at(stage, head.position.partition)] += 1
         tally.cost += self._cost(stage, case.seen, head.type)
+
+    def _at(self, stage: Stage, number: int) -> Place:
+        there = self._known.targets[stage.name]
+        return Place(there.stage, there.topic, BY_KEY if there.by_key else number)
 
     def _age(self, head: LetterHead) -> str:
         age = self._known.clock() - head.failed_at_ms / 1000
         return next((name for limit, name in AGES if age < limit), OLDER)
 
     def _cost(self, stage: Stage, seen: Seen, kind: str) -> Cost:
-        stages = self._known.stages.values()
-        if any(one.costly and reaches(stages, stage, one) for one in stages):
+        if stage.name in self._known.asking:
             return asking(seen.payload, kind, self._rules.patch, self._known.catalog)
         return indexing(seen.payload, self._known.embedding_model, self._known.catalog)
 
@@ -301,12 +304,10 @@ class Planner:
             tally.refused["not_kept"] += len(self._jobs.pop(job))
         for ref in (ref for refs in self._jobs.values() for ref in refs):
             tally.goes(ref.why, ref.age)
-        topic = target(stage, self._known.prefix)
         sources: dict[Partition, dict[int, str]] = {}
         for job, (record, cost) in found.items():
             sources.setdefault(Partition(record.topic, record.partition), {})[record.offset] = job
-            number = BY_KEY if stage.repartition else record.partition
-            tally.places[Place(stage.name, topic, number)] += 1
+            tally.places[self._at(stage, record.partition)] += 1
             tally.cost += cost
         return sources
 

@@ -77,9 +77,9 @@ class Run:
         is away; what was done until then stays, and a run with the same id goes on.
         """
         clock = asyncio.get_running_loop().time
-        begun = clock()
         await self.journal.begin("replay.resumed" if resumed else "replay.started", details, take_over=take_over)
-        self._pace = Pace(self.rate, clock())
+        begun = clock()
+        self._pace = Pace(self.rate, begun)
         try:
             self.report.stopped = not await self._all()
         except Defer as error:

@@ -28,6 +28,7 @@ from tests.bench import (
     join,
     latency,
     modes,
+    replaying,
     retrieval,
     startup,
     throughput,
@@ -59,6 +60,7 @@ ON_STAND: Mapping[str, Callable[[Stand], Awaitable[list[Figure]]]] = {
     "P12-workers": growth.workers,
     "P12-backlog": growth.backlog,
     "P12-window": growth.window,
+    "D2-replay": replaying.at_the_rate,
     "P2": against.compared,
 }
 """Benchmarks that read and write records. That which needs the network comes last."""
