@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.broker.memory import MemoryBroker, MemoryTimes
 from pipeline.broker.memory_transactions import MemoryTransactions
+from pipeline.broker.topics import TopicSpec
 from pipeline.core import headers as h
 from pipeline.core import names
 from pipeline.core.catalog import Catalog
@@ -144,7 +145,8 @@ class Site:
         return read_head(self._at(place))
 
     def _at(self, place: Position) -> Record:
-        return next(one for one in self.broker.records(place.topic) if one.position == place)
+        (record,) = self.broker.read(Partition(place.topic, place.partition), place.offset, 1)
+        return record
 
     def back(self, stage: str = "infer") -> Sequence[Record]:
         """The copies that were brought back to a stage."""
@@ -170,10 +172,13 @@ class Site:
 
     async def known(self, **more: Any) -> Known:
         """What a process knows of the pipeline."""
-        topics = [spec.name for spec in topic_specs(PREFIX, PARTITIONS)]
-        counts = {**await self.broker.partitions([*topics, *more.pop("topics", ())])}
+        counts = more.pop("counts", None) or await self.broker.partitions_under(f"{PREFIX}.")
         stages = {one.name: one for one in STAGES}
         return Known(PREFIX, stages, CATALOG, CODEC, wall, partitions=counts, **more)
+
+    async def create(self, *topics: str) -> None:
+        """Create topics that the pipeline does not have (any more)."""
+        await self.broker.create_topics([TopicSpec(name, PARTITIONS) for name in topics])
 
     async def book(self) -> Book:
         """A book that is not read yet."""
