@@ -48,6 +48,11 @@ class Place(NamedTuple):
     topic: str
     partition: int
 
+    def told(self, letters: int) -> dict[str, object]:
+        """Tell it as JSON; of what its key will place there is no partition."""
+        number = None if self.partition == BY_KEY else self.partition
+        return {"stage": self.stage, "topic": self.topic, "partition": number, "letters": letters}
+
 
 class Reason(NamedTuple):
     """Why letters died: the stage, and the reason class."""
@@ -86,7 +91,7 @@ class Tally:
             "going": self.going,
             "done": self.done,
             "undecodable": self.undecodable,
-            "places": [{**place._asdict(), "letters": count} for place, count in sorted(self.places.items())],
+            "places": [place.told(count) for place, count in sorted(self.places.items())],
             "reasons": [{**reason._asdict(), "letters": count} for reason, count in self.reasons.most_common()],
             "ages": {name: self.ages[name] for _, name in (*AGES, (0.0, OLDER)) if self.ages[name]},
             "refused": dict(self.refused.most_common()),
@@ -319,4 +324,9 @@ def _add(offsets: Offsets, place: Position) -> None:
 def sentences(refused: Mapping[str, int]) -> list[str]:
     """Say of each refusal how many letters it holds back, why, and what helps; the most frequent first."""
     counted = sorted(refused.items(), key=lambda one: (-one[1], one[0]))
-    return [f"{count} {REFUSALS[word]}" for word, count in counted]
+    return [f"{count} {REFUSALS[word] if count > 1 else _of_one(REFUSALS[word])}" for word, count in counted]
+
+
+def _of_one(text: str) -> str:
+    verb, space, rest = text.partition(" ")
+    return {"are": "is", "were": "was", "have": "has", "carry": "carries", "do": "does"}.get(verb, verb) + space + rest

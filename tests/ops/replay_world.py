@@ -84,9 +84,12 @@ async def mortal(work: Coroutine[Any, Any, Any], last: int) -> bool:
     async def live() -> None:
         await Mortal(work, last)
 
+    others = asyncio.all_tasks()
     try:
         await asyncio.create_task(live())
     except Killed:
+        for task in asyncio.all_tasks() - others:
+            task.cancel()
         return False
     return True
 

@@ -288,5 +288,5 @@ def test_refusals_are_sentences() -> None:
     told = sentences({"deadline": 1, "purged": 2})
     assert told == [
         "2 are purged",
-        "1 are of jobs whose deadline has passed; --extend SECONDS gives them more time",
+        "1 is of jobs whose deadline has passed; --extend SECONDS gives them more time",
     ]
