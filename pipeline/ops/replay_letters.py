@@ -69,17 +69,26 @@ class Known:
 
     async def look(self, record: Record, head: LetterHead, stage: Stage) -> tuple[LetterHead, Seen]:
         """Decode a letter of `stage`; its head may tell more then. Raises Defer where a registry is away."""
+        try:
+            return await (self._opaque if stage.open_topic else self._plain)(record, head, stage)
+        except Reject as error:
+            return head, Seen(why=error.reason)
+
+    async def _plain(self, record: Record, head: LetterHead, stage: Stage) -> tuple[LetterHead, Seen]:
+        """Decode the value alone: all else is told by the headers of our own topics."""
+        if record.value is None:
+            raise Reject("its value is null", code="null_value")
+        declared = self.sources[stage.name].get(head.original.partition("/")[0]) or stage.sources[0]
+        return head, Seen(await self.codec.decode(declared.noun, declared.payload, record.value), head.job)
+
+    async def _opaque(self, record: Record, head: LetterHead, stage: Stage) -> tuple[LetterHead, Seen]:
         if head.family != "pipeline" and head.origin is not None:
             # What tells its place, once it is a copy: the id of a job may be made of it.
             record = replace(record, headers=(*record.headers, (h.ORIGINAL, str(head.origin).encode("ascii"))))
-        decoder = LetterDecoder({record.topic: self._dead[stage.name]}, self.codec)
-        try:
-            event = await decoder.event(record, head)
-        except Reject as error:
-            return head, Seen(why=error.reason)
+        event = await LetterDecoder({record.topic: self._dead[stage.name]}, self.codec).event(record, head)
         payload, job = event.payload, event.job
-        if not stage.open_topic or not isinstance(payload, JobPayload):
-            return head, Seen(payload, head.job)
+        if not isinstance(payload, JobPayload):
+            return head, Seen(payload)
         return head.told(job), Seen(payload, job.id, self._deadline(payload, job))
 
     async def job_of(self, record: Record, source: Topic[Any]) -> str:

@@ -161,9 +161,11 @@ class Planner:
         self._failures: dict[str, str] = {}
         self._looked: Counter[str] = Counter()
         self._going = 0
+        self._easy = LetterFilter()
 
     async def plan(self, wanted: Wanted) -> Plan:
         """Look at all dead letters up to where their topics end now. Raises Defer where a schema registry is away."""
+        self._easy = wanted.filter.headers_only()
         await self._book.refresh()
         ends = await self._reader.ends(self._dead())
         if wanted.ends is not None:
@@ -196,7 +198,7 @@ class Planner:
             if entry is not None and entry.state == REPLAYED:
                 self._failures[letter] = head.fingerprint
         state = entry.state if entry else "open"
-        if not wanted.filter.headers_only().matches(head, state):
+        if not self._easy.matches(head, state):
             return
         stage = own if own and head.family == "pipeline" else self._known.stages.get(self._rules.to) or own
         seen = Seen(why="it is of no stage")
