@@ -169,11 +169,10 @@ def _of_file(path: Path) -> Iterator[str]:
         if not line.strip():
             continue
         try:
-            told = json.loads(line)
-            yield str(told["id"])
+            yield str(json.loads(line)["letter"])
         except (ValueError, KeyError, TypeError):
             raise ConfigurationError(
-                f"{origin}, line {number}: no letter of an export, a JSON object with its id"
+                f"{origin}, line {number}: not a letter of `pipeline dlq export`, a JSON object that tells its id"
             ) from None
 
 

@@ -9,7 +9,6 @@ from pipeline.core.letter_filter import LetterFilter
 from pipeline.core.patch import Patch
 from pipeline.core.payloads import Audit
 from pipeline.core.replay import Rules
-from pipeline.ops.replay import Replays, group
 from pipeline.ops.replay_audit import MOST_NAMED, asked_before, details_of
 from pipeline.ops.replay_plan import Wanted
 from tests.ops.replay_world import ANN, CODEC, Site
@@ -18,18 +17,11 @@ pytestmark = pytest.mark.virtual
 RULES = Rules("r1", again=True, most=9, extend=60.0, patch=Patch(model="gpt-4o-mini"), source="retrieve")
 
 
-async def opened(site: Site) -> Replays:
-    """Open replays as the program does."""
-    first, second = site.broker.reader(committed=True), site.broker.reader(committed=True)
-    transactions = site.broker.transactions(group("p"), group("p"))
-    return Replays(await site.known(), first, second, transactions, "me", site.told.append)
-
-
 async def test_what_was_asked_for_is_found_again() -> None:
     """Rules, filter, limit and where the topics ended."""
     site = await Site.make()
     head = await site.bury(1)
-    replays = await opened(site)
+    replays = await site.replays()
     wanted = Wanted(LetterFilter(stages=("infer",), since_ms=5, letters=frozenset({head.id})), 7)
     plan = await replays.plan(RULES, wanted, lambda *_: None)
     audit = Audit(action="replay.started", subject="r1", at_ms=1, details=details_of(plan, wanted))
@@ -48,7 +40,7 @@ async def test_a_replay_without_a_terminal() -> None:
     """Planned, executed, and found again by its id; others are not."""
     site = await Site.make()
     await site.bury(1)
-    replays = await opened(site)
+    replays = await site.replays()
     rules, wanted = Rules("r1"), Wanted()
     report = await replays.execute(await replays.plan(rules, wanted, lambda *_: None), wanted, ANN, 1000.0)
     assert (1, "1") == (report.replayed, (await replays.earlier("r1")).details["going"])
