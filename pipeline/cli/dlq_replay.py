@@ -21,7 +21,7 @@ from rich.table import Table
 from pipeline import replaying, wiring
 from pipeline.cli.console import bars
 from pipeline.cli.dlq_options import Asked, asking
-from pipeline.cli.operator import operator_of
+from pipeline.cli.operator import Operator, operator_of
 from pipeline.cli.session import ERR, FAILED, INTERRUPTED, MISUSED, OUT, complaints, configure, lines_of, run, say
 from pipeline.core.errors import ConfigurationError
 from pipeline.core.letter_filter import LetterFilter
@@ -55,7 +55,6 @@ From = Annotated[str, typer.Option("--from", help="Do the jobs again from this e
 Resume = Annotated[str | None, typer.Option("--resume", help="Go on with the replay of this id, as it was asked for.")]
 TakeOver = Annotated[bool, typer.Option("--take-over", help="End a replay that somebody else has under way.")]
 Why = Annotated[str, typer.Option("--why", help="Why, for others who look.")]
-Operator = Annotated[str | None, typer.Option("--operator", help="Who says so; your login name unless given.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON: a line for the plan, and one for the run.")]
 
 
@@ -170,11 +169,10 @@ def _of_file(path: Path) -> Iterator[str]:
         if not line.strip():
             continue
         try:
-            told = json.loads(line)
-            yield str(told["id"])
+            yield str(json.loads(line)["letter"])
         except (ValueError, KeyError, TypeError):
             raise ConfigurationError(
-                f"{origin}, line {number}: no letter of an export, a JSON object with its id"
+                f"{origin}, line {number}: not a letter of `pipeline dlq export`, a JSON object that tells its id"
             ) from None
 
 

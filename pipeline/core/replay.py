@@ -6,8 +6,9 @@ what the sender wrote byte for byte, with a count of tries that begins anew and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from pipeline.core import headers as h
@@ -78,9 +79,14 @@ class Rules:
     source: str = ""
 
     @property
+    def patched(self) -> bool:
+        """Whether anything is set."""
+        return self.patch is not NO_PATCH and self.patch != NO_PATCH
+
+    @property
     def rerun(self) -> bool:
         """Whether the work is done as another run, so that its answers are new events."""
-        return bool(self.source) or self.patch != NO_PATCH
+        return bool(self.source) or self.patched
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +123,7 @@ class Case:
     entry: Entry | None
     stage: Stage | None
     seen: Seen
-    sources: frozenset[str] = frozenset()
+    sources: Container[str] = ()
     partitions: int = 0
     before: tuple[str, int] | None = None
     deadline_ms: int | None = None
@@ -198,7 +204,7 @@ def _by_value(case: Case, rules: Rules, _: float) -> str:
     if rules.rerun and not case.job:
         return "no_job"
     strange = case.seen.payload is not None and not isinstance(case.seen.payload, JobPayload)
-    return "unpatchable" if rules.patch != NO_PATCH and strange else ""
+    return "unpatchable" if rules.patched and strange else ""
 
 
 _CHECKS: tuple[Callable[[Case, Rules, float], str], ...] = (
@@ -228,60 +234,94 @@ def reaches(stages: Iterable[Stage], first: Stage, last: Stage) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """What a copy says of its replay, and what it changes; nothing of a `run` or a `deadline_ms` (epoch ms) of None."""
+    """What a copy says of its replay, and what it changes.
+
+    `patch` is `Patch.text`; nothing is said of what is empty or None. `deadline_ms` is in epoch milliseconds.
+    """
 
     replay: str
     letter: str
     count: int
     run: int | None = None
-    patch: Patch = NO_PATCH
+    patch: str = ""
     deadline_ms: int | None = None
 
     def headers(self) -> Headers:
         """Spell them."""
-        told = (
-            (h.REPLAY_ID, self.replay),
-            (h.REPLAY_LETTER, self.letter),
-            (h.REPLAY_COUNT, self.count),
-            (h.REPLAY_RUN, self.run),
-            (h.REPLAY_PATCH, h.quoted(self.patch.text()) if self.patch != NO_PATCH else None),
-            (h.REPLAY_DEADLINE, self.deadline_ms),
-        )
-        return tuple((name, str(value).encode("ascii")) for name, value in told if value is not None)
+        told: list[Header] = [
+            (h.REPLAY_ID, self.replay.encode("ascii", "replace")),
+            (h.REPLAY_LETTER, self.letter.encode("ascii", "replace")),
+            (h.REPLAY_COUNT, b"%d" % self.count),
+        ]
+        if self.run is not None:
+            told.append((h.REPLAY_RUN, b"%d" % self.run))
+        if self.patch:
+            told.append((h.REPLAY_PATCH, h.quoted(self.patch).encode("ascii")))
+        if self.deadline_ms is not None:
+            told.append((h.REPLAY_DEADLINE, b"%d" % self.deadline_ms))
+        return tuple(told)
 
 
 def former(record: Record) -> tuple[int | None, Patch, int | None]:
     """Read the run, the patch and the deadline that an earlier replay has given a letter of our own."""
+    if not any(name == h.REPLAY_ID for name, _ in record.headers):
+        return NEVER
     read = h.texts(record.headers)
     run = h.count(read.get(h.REPLAY_RUN))
     return run or None, overridden(h.unquoted(read.get(h.REPLAY_PATCH))), h.deadline(read.get(h.REPLAY_DEADLINE))
 
 
-def copy(record: Record, origin: Origin, stage: Stage, prefix: str, marks: Marks, now_ms: int) -> Outgoing:
-    """Make the copy that goes back to `stage`, of a letter or of a record of a source topic."""
-    told = h.texts(record.headers).get(h.FIRST_FAILURE) if origin.position != record.position else None
+NEVER: tuple[int | None, Patch, int | None] = (None, NO_PATCH, None)
+"""What a letter that was never replayed has of an earlier replay."""
+
+
+def copy(record: Record, origin: Origin, target: Target, marks: Marks, now_ms: int) -> Outgoing:
+    """Make the copy that goes back, of a letter or of a record of a source topic."""
+    now = b"%d" % now_ms
+    kept = [header for header in record.headers if not _left_behind(header[0])]
     fresh: tuple[Header, ...] = (
         (h.ATTEMPTS, b"0"),
         (h.DEFERRALS, b"0"),
         (h.TIMEOUTS, b"0"),
         (h.ORIGINAL, h.quoted(str(origin)).encode("ascii")),
-        (h.FIRST_FAILURE, str(h.count(told, h.MAX_TIME) or now_ms).encode("ascii")),
+        (h.FIRST_FAILURE, _first_failure(record, origin) or now),
         # Not after the copy's own timestamp, so that it leaves its tier at once.
-        (h.NOT_BEFORE, str(now_ms).encode("ascii")),
+        (h.NOT_BEFORE, now),
     )
-    headers = (*h.without(record.headers, _left_behind), *fresh, *marks.headers())
-    partition = None if stage.repartition else record.partition
-    return Outgoing(target(stage, prefix), record.key, record.value, headers, partition)
+    partition = None if target.by_key else record.partition
+    return Outgoing(target.topic, record.key, record.value, (*kept, *fresh, *marks.headers()), partition)
 
 
-def target(stage: Stage, prefix: str) -> str:
-    """Name the topic that replayed records of `stage` go to: its first tier, which no other stage reads."""
-    return names.retry_topic(prefix, stage.name, stage.retry.tiers[0])
+def _first_failure(record: Record, origin: Origin) -> bytes | None:
+    if origin.position == record.position:
+        return None  # on an original it is somebody's forgery
+    told = dict(record.headers).get(h.FIRST_FAILURE)
+    return told if told is not None and told.isdigit() and len(told) < _DIGITS else None
+
+
+_DIGITS = 17  # more than the latest time has that a header may claim
+
+
+class Target(NamedTuple):
+    """Where what goes back to a stage is written: its first tier, which no other stage reads.
+
+    `by_key`: the key chooses the partition; else a record keeps the number that it has.
+    """
+
+    stage: str
+    topic: str
+    by_key: bool
+
+
+def target(stage: Stage, prefix: str) -> Target:
+    """Say where what goes back to `stage` is written."""
+    return Target(stage.name, names.retry_topic(prefix, stage.name, stage.retry.tiers[0]), stage.repartition)
 
 
 _OTHERS = ("kafka_dlt-", "retry_topic-", "__connect.errors.", "__streams.errors.")
 """What dead letters of other families have for headers: Spring, Connect (KIP-298), Streams (KIP-1034)."""
 
 
+@lru_cache(maxsize=4_096)
 def _left_behind(name: str) -> bool:
     return name in h.COPY_SCOPED or name.startswith((h.DEAD, h.X_ORIGINAL, h.REPLAY, *_OTHERS))

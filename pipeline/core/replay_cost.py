@@ -6,6 +6,7 @@ Estimates, rather too much than too little: prompts by `core.limits.estimate_tok
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pipeline.core.catalog import Catalog
 from pipeline.core.limits import estimate_tokens
@@ -45,7 +46,7 @@ def asking(payload: Payload | None, kind: str, patch: Patch, catalog: Catalog) -
     if payload is None or known is None or model not in catalog.models:
         return Cost(calls=1, unpriced=1)
     template = catalog.templates[known.template]
-    tokens = estimate_tokens(template.system) + estimate_tokens(template.user)
+    tokens = _tokens(template.system) + _tokens(template.user)
     tokens += estimate_tokens(str(getattr(payload, "input", "")))
     if isinstance(payload, RetrievedContext):
         tokens += sum(estimate_tokens(one.text) for one in payload.passages)
@@ -62,3 +63,9 @@ def indexing(payload: Payload | None, model: str | None, catalog: Catalog) -> Co
     priced = catalog.models.get(model)
     usd = priced.cost(tokens, 0) if priced else 0.0
     return Cost(embedding_tokens=tokens, usd=usd, unpriced=0 if priced else 1)
+
+
+# Of these there are few, and they are long.
+@lru_cache(maxsize=256)
+def _tokens(text: str) -> int:
+    return estimate_tokens(text)

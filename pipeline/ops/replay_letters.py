@@ -17,7 +17,7 @@ from pipeline.core.letter import LetterHead
 from pipeline.core.payloads import JobPayload, Request
 from pipeline.core.ports import Clock, Codec, RecordDecoder
 from pipeline.core.record import Record
-from pipeline.core.replay import Seen
+from pipeline.core.replay import Seen, Target, reaches, target
 from pipeline.core.stage import Stage, Topic
 from pipeline.ops.letter_decode import DeadTopic, LetterDecoder
 
@@ -45,23 +45,50 @@ class Known:
         """By the name of a stage, what it reads and what that carries."""
         return {name: self._sources(stage) for name, stage in self.stages.items()}
 
+    @cached_property
+    def targets(self) -> Mapping[str, Target]:
+        """By the name of a stage, where what goes back to it is written."""
+        return {name: target(stage, self.prefix) for name, stage in self.stages.items()}
+
+    @cached_property
+    def asking(self) -> Collection[str]:
+        """The names of the stages whose work leads to a call of a model, by themselves or by what follows."""
+        stages = self.stages.values()
+        return {one.name for one in stages if any(last.costly and reaches(stages, one, last) for last in stages)}
+
+    @cached_property
+    def _dead(self) -> Mapping[str, DeadTopic]:
+        return {
+            name: DeadTopic(name, name, stage.open_topic, self.sources[name], self.decoder)
+            for name, stage in self.stages.items()
+        }
+
     def _sources(self, stage: Stage) -> Mapping[str, Topic[Any]]:
         own = {names.topic(self.prefix, one.noun, lane): one for one in stage.sources for lane in one.lanes}
         return {**dict.fromkeys(self.foreign(stage), stage.sources[0]), **own}
 
     async def look(self, record: Record, head: LetterHead, stage: Stage) -> tuple[LetterHead, Seen]:
         """Decode a letter of `stage`; its head may tell more then. Raises Defer where a registry is away."""
+        try:
+            return await (self._opaque if stage.open_topic else self._plain)(record, head, stage)
+        except Reject as error:
+            return head, Seen(why=error.reason)
+
+    async def _plain(self, record: Record, head: LetterHead, stage: Stage) -> tuple[LetterHead, Seen]:
+        """Decode the value alone: all else is told by the headers of our own topics."""
+        if record.value is None:
+            raise Reject("its value is null", code="null_value")
+        declared = self.sources[stage.name].get(head.original.partition("/")[0]) or stage.sources[0]
+        return head, Seen(await self.codec.decode(declared.noun, declared.payload, record.value), head.job)
+
+    async def _opaque(self, record: Record, head: LetterHead, stage: Stage) -> tuple[LetterHead, Seen]:
         if head.family != "pipeline" and head.origin is not None:
             # What tells its place, once it is a copy: the id of a job may be made of it.
             record = replace(record, headers=(*record.headers, (h.ORIGINAL, str(head.origin).encode("ascii"))))
-        dead = DeadTopic(record.topic, stage.name, stage.open_topic, self.sources[stage.name], self.decoder)
-        try:
-            event = await LetterDecoder({record.topic: dead}, self.codec).event(record, head)
-        except Reject as error:
-            return head, Seen(why=error.reason)
+        event = await LetterDecoder({record.topic: self._dead[stage.name]}, self.codec).event(record, head)
         payload, job = event.payload, event.job
-        if not stage.open_topic or not isinstance(payload, JobPayload):
-            return head, Seen(payload, head.job)
+        if not isinstance(payload, JobPayload):
+            return head, Seen(payload)
         return head.told(job), Seen(payload, job.id, self._deadline(payload, job))
 
     async def job_of(self, record: Record, source: Topic[Any]) -> str:

@@ -25,7 +25,6 @@ from pipeline.core.replay import (
     former,
     reaches,
     refusal,
-    target,
 )
 from pipeline.core.replay_cost import NOTHING, Cost, asking, indexing
 from pipeline.core.stage import Stage
@@ -48,6 +47,11 @@ class Place(NamedTuple):
     stage: str
     topic: str
     partition: int
+
+    def told(self, letters: int) -> dict[str, object]:
+        """Tell it as JSON; of what its key will place there is no partition."""
+        number = None if self.partition == BY_KEY else self.partition
+        return {"stage": self.stage, "topic": self.topic, "partition": number, "letters": letters}
 
 
 class Reason(NamedTuple):
@@ -87,7 +91,7 @@ class Tally:
             "going": self.going,
             "done": self.done,
             "undecodable": self.undecodable,
-            "places": [{**place._asdict(), "letters": count} for place, count in sorted(self.places.items())],
+            "places": [place.told(count) for place, count in sorted(self.places.items())],
             "reasons": [{**reason._asdict(), "letters": count} for reason, count in self.reasons.most_common()],
             "ages": {name: self.ages[name] for _, name in (*AGES, (0.0, OLDER)) if self.ages[name]},
             "refused": dict(self.refused.most_common()),
@@ -157,9 +161,11 @@ class Planner:
         self._failures: dict[str, str] = {}
         self._looked: Counter[str] = Counter()
         self._going = 0
+        self._easy = LetterFilter()
 
     async def plan(self, wanted: Wanted) -> Plan:
         """Look at all dead letters up to where their topics end now. Raises Defer where a schema registry is away."""
+        self._easy = wanted.filter.headers_only()
         await self._book.refresh()
         ends = await self._reader.ends(self._dead())
         if wanted.ends is not None:
@@ -186,11 +192,13 @@ class Planner:
 
     async def _letter(self, record: Record, wanted: Wanted) -> None:
         head, own = self._head(record)
-        entry = self._book.entries.get(head.id) if self._book.entries else None
-        if entry is not None and entry.state == REPLAYED:
-            self._failures[head.id] = head.fingerprint
+        entry = None
+        if self._book.entries:
+            entry = self._book.entries.get(letter := head.id)
+            if entry is not None and entry.state == REPLAYED:
+                self._failures[letter] = head.fingerprint
         state = entry.state if entry else "open"
-        if not wanted.filter.headers_only().matches(head, state):
+        if not self._easy.matches(head, state):
             return
         stage = own if own and head.family == "pipeline" else self._known.stages.get(self._rules.to) or own
         seen = Seen(why="it is of no stage")
@@ -219,10 +227,10 @@ class Planner:
             entry,
             stage,
             seen,
-            frozenset(self._known.sources[stage.name]) if stage else frozenset(),
-            self._known.partitions.get(target(stage, self._known.prefix), 0) if stage else 0,
+            self._known.sources[stage.name] if stage else {},
+            self._known.partitions.get(self._known.targets[stage.name].topic, 0) if stage else 0,
             (before, replayed.at_ms) if before and replayed else None,
-            former(record)[2] if head.family == "pipeline" else None,
+            former(record)[2] if head.replay_id and head.family == "pipeline" else None,
             follows,
         )
 
@@ -253,17 +261,19 @@ class Planner:
         tally.goes(why, age)
         tally.undecodable += bool(case.seen.why)
         _add(self._chosen, head.position)
-        number = BY_KEY if stage.repartition else head.position.partition
-        tally.places[Place(stage.name, target(stage, self._known.prefix), number)] += 1
+        tally.places[self._at(stage, head.position.partition)] += 1
         tally.cost += self._cost(stage, case.seen, head.type)
+
+    def _at(self, stage: Stage, number: int) -> Place:
+        there = self._known.targets[stage.name]
+        return Place(there.stage, there.topic, BY_KEY if there.by_key else number)
 
     def _age(self, head: LetterHead) -> str:
         age = self._known.clock() - head.failed_at_ms / 1000
         return next((name for limit, name in AGES if age < limit), OLDER)
 
     def _cost(self, stage: Stage, seen: Seen, kind: str) -> Cost:
-        stages = self._known.stages.values()
-        if any(one.costly and reaches(stages, stage, one) for one in stages):
+        if stage.name in self._known.asking:
             return asking(seen.payload, kind, self._rules.patch, self._known.catalog)
         return indexing(seen.payload, self._known.embedding_model, self._known.catalog)
 
@@ -301,12 +311,10 @@ class Planner:
             tally.refused["not_kept"] += len(self._jobs.pop(job))
         for ref in (ref for refs in self._jobs.values() for ref in refs):
             tally.goes(ref.why, ref.age)
-        topic = target(stage, self._known.prefix)
         sources: dict[Partition, dict[int, str]] = {}
         for job, (record, cost) in found.items():
             sources.setdefault(Partition(record.topic, record.partition), {})[record.offset] = job
-            number = BY_KEY if stage.repartition else record.partition
-            tally.places[Place(stage.name, topic, number)] += 1
+            tally.places[self._at(stage, record.partition)] += 1
             tally.cost += cost
         return sources
 
@@ -318,4 +326,9 @@ def _add(offsets: Offsets, place: Position) -> None:
 def sentences(refused: Mapping[str, int]) -> list[str]:
     """Say of each refusal how many letters it holds back, why, and what helps; the most frequent first."""
     counted = sorted(refused.items(), key=lambda one: (-one[1], one[0]))
-    return [f"{count} {REFUSALS[word]}" for word, count in counted]
+    return [f"{count} {REFUSALS[word] if count > 1 else _of_one(REFUSALS[word])}" for word, count in counted]
+
+
+def _of_one(text: str) -> str:
+    verb, space, rest = text.partition(" ")
+    return {"are": "is", "were": "was", "have": "has", "carry": "carries", "do": "does"}.get(verb, verb) + space + rest

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -69,6 +69,7 @@ class Run:
     progress: Progress
     report: Report = field(default_factory=Report, init=False)
     _pace: Pace = field(init=False)
+    _writing: asyncio.Task[None] | None = field(default=None, init=False)
 
     async def run(self, details: Mapping[str, str], *, resumed: bool = False, take_over: bool = False) -> Report:
         """Do what is planned, and say what was done. `details` go to the audit.
@@ -77,9 +78,9 @@ class Run:
         is away; what was done until then stays, and a run with the same id goes on.
         """
         clock = asyncio.get_running_loop().time
-        begun = clock()
         await self.journal.begin("replay.resumed" if resumed else "replay.started", details, take_over=take_over)
-        self._pace = Pace(self.rate, clock())
+        begun = clock()
+        self._pace = Pace(self.rate, begun)
         try:
             self.report.stopped = not await self._all()
         except Defer as error:
@@ -90,8 +91,18 @@ class Run:
         return self.report
 
     async def _all(self) -> bool:
-        pending: list[Work] = []
+        try:
+            async with aclosing(self._batches()) as batches:
+                async for works in batches:
+                    if not await self._hand_over(works):
+                        return False
+        finally:
+            await self._written()
+        return True
+
+    async def _batches(self) -> AsyncGenerator[Sequence[Work], None]:
         size = max(1, min(MOST_RECORDS, round(self.rate * BATCH_SECONDS)))
+        pending: list[Work] = []
         async with aclosing(sweep(self.reader, self.steps.spans)) as swept:
             async for records in swept:
                 for record in records:
@@ -101,31 +112,45 @@ class Run:
                     elif step:
                         self.report.refused[step] += 1
                     if len(pending) >= size:
-                        if not await self._flush(pending):
-                            return False
-                        pending.clear()
-        return await self._flush(pending)
+                        yield pending
+                        pending = []
+        if pending:
+            yield pending
 
-    async def _flush(self, works: Sequence[Work]) -> bool:
-        """Write what is due, once it is; False where the run was stopped before that."""
+    async def _hand_over(self, works: Sequence[Work]) -> bool:
+        """Have a batch written once it is due, while the next one is made; False where the run was stopped."""
+        await self._written()
         copies = sum(one.copy is not None for one in works)
         if not await self._turn(copies):
             return False
+        self._pace.went(copies)
+        self._writing = asyncio.create_task(self._write(works))
+        return True
+
+    async def _written(self) -> None:
+        """Wait for the batch that is being written; raises as that did."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            await writing
+
+    async def _write(self, works: Sequence[Work]) -> None:
         while works:
             records, owners = await self._records(works)
             try:
                 await self.journal.write(records, _reached(works))
                 break
             except Refused as refused:
-                dropped = {owners[index]: why for index, why in refused.indexes.items() if index < len(owners)}
-                if not dropped:
-                    raise
-                for number, why in dropped.items():
-                    word = "too_large" if isinstance(why, RecordTooLarge) else "topic"
-                    self.report.refused[word] += works[number].letters
-                works = [one for number, one in enumerate(works) if number not in dropped]
+                works = self._without(works, owners, refused)
         self._count(works)
-        return True
+
+    def _without(self, works: Sequence[Work], owners: Sequence[int], refused: Refused) -> Sequence[Work]:
+        dropped = {owners[index]: why for index, why in refused.indexes.items() if index < len(owners)}
+        if not dropped:
+            raise refused
+        for number, why in dropped.items():
+            word = "too_large" if isinstance(why, RecordTooLarge) else "topic"
+            self.report.refused[word] += works[number].letters
+        return [one for number, one in enumerate(works) if number not in dropped]
 
     async def _turn(self, copies: int) -> bool:
         """Wait until so many may go, with the lease kept; False where the run is stopped."""
@@ -151,11 +176,10 @@ class Run:
         return records, owners
 
     def _count(self, works: Sequence[Work]) -> None:
-        report, copies = self.report, sum(one.copy is not None for one in works)
-        report.copies += copies
+        report = self.report
+        report.copies += sum(one.copy is not None for one in works)
         report.replayed += sum(one.letters for one in works if one.copy is not None)
         report.quarantined += sum(one.letters for one in works if one.copy is None)
-        self._pace.went(copies)
         self.progress("letters replayed", report.replayed, self.plan.tally.going)
 
 

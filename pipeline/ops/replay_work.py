@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from pipeline.core.headers import Origin
 from pipeline.core.letter import LetterHead, read_head
+from pipeline.core.patch import Patch
 from pipeline.core.payloads import Letter
 from pipeline.core.record import Outgoing, Partition, Position, Record
-from pipeline.core.replay import OWN, QUARANTINED, REPLAYED, Marks, closed, copy, former
+from pipeline.core.replay import NEVER, OWN, QUARANTINED, REPLAYED, Entry, Marks, closed, copy, former
 from pipeline.core.replay_patch import NO_PATCH
 from pipeline.ops.letter_states import run_key
 from pipeline.ops.replay_book import Book
@@ -59,6 +60,8 @@ class Steps:
         self._known = known
         self._book = book
         self._person = person
+        rules = plan.rules
+        self._patch, self._patched, self._rerun = rules.patch, rules.patched, rules.rerun
 
     @property
     def spans(self) -> Mapping[Partition, range]:
@@ -82,26 +85,22 @@ class Steps:
 
     async def _back(self, record: Record, now: float) -> Step:
         rules, head = self._plan.rules, self._head(record)
-        ours, origin = head.family == "pipeline", head.origin
+        ours, origin, letter = head.family == "pipeline", head.origin, head.id
+        entry = self._book.entries.get(letter)
         stage = (self._known.stages.get(head.stage) if ours else None) or self._known.stages.get(rules.to)
-        if word := closed(self._book.entries.get(head.id), rules):
+        if word := closed(entry, rules):
             return "" if word == OWN else word
         if stage is None or origin is None:
             return "stage"
-        run, patch, deadline_ms = former(record) if ours else (None, NO_PATCH, None)
-        if rules.rerun:
+        run, patch, deadline_ms = former(record) if ours and head.replay_id else NEVER
+        text = _text(self._patch.over(patch)) if self._patched or patch is not NO_PATCH else ""
+        if self._rerun:
             if head.opaque:
                 head, _ = await self._known.look(record, head, stage)
             run = self._next_run(head.job, max(head.run, run or 0))
-        marks = Marks(
-            replay=rules.replay,
-            letter=head.id,
-            count=self._replays(head) + 1,
-            run=run,
-            patch=rules.patch.over(patch),
-            deadline_ms=self._deadline(now) or deadline_ms,
-        )
-        made = copy(record, origin, stage, self._known.prefix, marks, int(now * 1000))
+        count = _replays(head, entry) + 1
+        marks = Marks(rules.replay, letter, count, run, text, self._deadline(now) or deadline_ms)
+        made = copy(record, origin, self._known.targets[stage.name], marks, int(now * 1000))
         mark = self._mark(REPLAYED, head.position, marks, head.job, now)
         return Work(record.position, made, self._with_run([mark], head.job, run, now))
 
@@ -110,7 +109,7 @@ class Steps:
         entry = self._book.entries.get(head.id)
         if closed(entry, self._plan.rules):
             return ""
-        marks = Marks(entry.replay if entry else head.replay_id, head.id, self._replays(head))
+        marks = Marks(entry.replay if entry else head.replay_id, head.id, _replays(head, entry))
         return Work(record.position, None, [self._mark(QUARANTINED, head.position, marks, head.job, now)])
 
     def _head(self, record: Record) -> LetterHead:
@@ -118,23 +117,19 @@ class Steps:
         stage = self._known.stages.get(head.stage)
         return read_head(record, open_topic=True) if stage is not None and stage.open_topic else head
 
-    def _replays(self, head: LetterHead) -> int:
-        entry = self._book.entries.get(head.id)
-        return max(head.replays if head.family == "pipeline" else 0, entry.replays if entry else 0)
-
     # -------------------------------------------------------------- a job is done again
 
     def _again(self, record: Record, job: str, now: float) -> Step:
-        rules, stage = self._plan.rules, self._known.stages[self._plan.rules.source]
+        rules = self._plan.rules
         refs = [(ref, closed(self._book.entries.get(ref.id), rules)) for ref in self._plan.jobs.get(job, ())]
         left = [ref for ref, word in refs if not word]
         if not left:
             return next((word for _, word in refs if word != OWN), "")
         run = self._next_run(job, max(ref.run for ref in left))
         count = max(ref.replays for ref in left) + 1
-        marks = Marks(rules.replay, left[0].id, count, run, rules.patch, self._deadline(now))
+        marks = Marks(rules.replay, left[0].id, count, run, _text(self._patch), self._deadline(now))
         origin = Origin(record.position, record.timestamp_ms)
-        made = copy(record, origin, stage, self._known.prefix, marks, int(now * 1000))
+        made = copy(record, origin, self._known.targets[rules.source], marks, int(now * 1000))
         marked = [self._mark(REPLAYED, ref.position, self._of_letter(marks, ref), job, now) for ref in left]
         return Work(record.position, made, self._with_run(marked, job, run, now), len(left))
 
@@ -152,7 +147,7 @@ class Steps:
         return None if extend is None else int((now + extend) * 1000)
 
     def _with_run(self, marked: Sequence[Mark], job: str, run: int | None, now: float) -> Sequence[Mark]:
-        if not self._plan.rules.rerun or run is None:
+        if not self._rerun or run is None:
             return marked
         # Noted at once: another letter of the job in the same transaction is the run after this one.
         self._book.runs[job] = run
@@ -170,23 +165,30 @@ class Steps:
 
     def _mark(self, state: str, place: Position, marks: Marks, job: str, now: float) -> Mark:
         entry = self._book.entries.get(marks.letter)
-        letter = Letter.model_validate(
-            {
-                "state": state,
-                "topic": place.topic,
-                "partition": place.partition,
-                "offset": place.offset,
-                "job": job,
-                "operator": self._person.operator,
-                "reason": self._person.reason,
-                "at_ms": int(now * 1000),
-                "assignee": entry.assignee if entry else "",
-                "replay": marks.replay,
-                "replays": marks.count,
-                "run": marks.run or 0,
-            }
+        # Not validated: each field comes from a value of its type.
+        letter = Letter.model_construct(
+            state=state,  # type: ignore[arg-type]  # one of its names
+            topic=place.topic,
+            partition=place.partition,
+            offset=place.offset,
+            job=job,
+            operator=self._person.operator,
+            reason=self._person.reason,
+            at_ms=int(now * 1000),
+            assignee=entry.assignee if entry else "",
+            replay=marks.replay,
+            replays=marks.count,
+            run=marks.run or 0,
         )
         return Mark(marks.letter, letter, place.partition)
+
+
+def _text(patch: Patch) -> str:
+    return patch.text() if patch != NO_PATCH else ""
+
+
+def _replays(head: LetterHead, entry: Entry | None) -> int:
+    return max(head.replays if head.family == "pipeline" else 0, entry.replays if entry else 0)
 
 
 def _has(offsets: Offsets, name: Partition, offset: int) -> bool:

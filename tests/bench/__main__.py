@@ -29,6 +29,7 @@ from tests.bench import (
     latency,
     letters,
     modes,
+    replaying,
     retrieval,
     startup,
     throughput,
@@ -61,6 +62,7 @@ ON_STAND: Mapping[str, Callable[[Stand], Awaitable[list[Figure]]]] = {
     "P12-workers": growth.workers,
     "P12-backlog": growth.backlog,
     "P12-window": growth.window,
+    "D2-replay": replaying.at_the_rate,
     "P2": against.compared,
 }
 """Benchmarks that read and write records. That which needs the network comes last."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.broker.memory import MemoryBroker, MemoryTimes
 from pipeline.broker.memory_transactions import MemoryTransactions
+from pipeline.broker.topics import TopicSpec
 from pipeline.core import headers as h
 from pipeline.core import names
 from pipeline.core.catalog import Catalog
@@ -19,10 +20,12 @@ from pipeline.core.headers import Origin, Tries
 from pipeline.core.job import Job
 from pipeline.core.letter import LetterHead, read_head
 from pipeline.core.payloads import Audit, Payload, RetrievedContext
+from pipeline.core.ports import Clock
 from pipeline.core.record import Headers, Outgoing, Partition, Position, Record
 from pipeline.core.replay import Rules
 from pipeline.core.trace import root
 from pipeline.devkit.clock import EPOCH, wall
+from pipeline.ops.replay import Replays, group
 from pipeline.ops.replay_book import Book
 from pipeline.ops.replay_journal import Journal
 from pipeline.ops.replay_letters import Known
@@ -83,9 +86,12 @@ async def mortal(work: Coroutine[Any, Any, Any], last: int) -> bool:
     async def live() -> None:
         await Mortal(work, last)
 
+    others = asyncio.all_tasks()
     try:
         await asyncio.create_task(live())
     except Killed:
+        for task in asyncio.all_tasks() - others:
+            task.cancel()
         return False
     return True
 
@@ -111,13 +117,14 @@ class Site:
     """The topics, and what a test asks of them."""
 
     broker: MemoryBroker
+    clock: Clock = wall
     told: list[str] = field(default_factory=list)
     numbers: Any = field(default_factory=count)
 
     @classmethod
-    async def make(cls, **times: float) -> Site:
+    async def make(cls, clock: Clock = wall, **times: float) -> Site:
         """Create all topics."""
-        site = cls(MemoryBroker(wall, MemoryTimes(**times)))
+        site = cls(MemoryBroker(clock, MemoryTimes(**times)), clock)
         await site.broker.create_topics(topic_specs(PREFIX, PARTITIONS))
         return site
 
@@ -130,10 +137,11 @@ class Site:
         event = Event(f"event-{number}", job, payload, b"k%d" % number, root(job.id), _nowhere())
         value = more.pop("value", None) or await CODEC.encode(noun.partition(".")[0], payload)
         source = self.broker.append(
-            Outgoing(f"{PREFIX}.{noun}", event.key, value, event.headers("contexts", wall()), number % PARTITIONS)
+            Outgoing(f"{PREFIX}.{noun}", event.key, value, event.headers("contexts", self.clock()), number % PARTITIONS)
         )
         record = self._at(source)
-        grave = Grave(stage, f"{PREFIX}.{stage}", more.pop("code", "model_500"), "Retry", "it is down", "0.1", wall())
+        code, now = more.pop("code", "model_500"), self.clock()
+        grave = Grave(stage, f"{PREFIX}.{stage}", code, "Retry", "it is down", "0.1", now)
         headers = dead_headers(record, Origin(record.position, record.timestamp_ms), Tries(3, 1, 0), grave)
         return self.lay(stage, record, (*headers, *more.pop("headers", ())))
 
@@ -144,7 +152,8 @@ class Site:
         return read_head(self._at(place))
 
     def _at(self, place: Position) -> Record:
-        return next(one for one in self.broker.records(place.topic) if one.position == place)
+        (record,) = self.broker.read(Partition(place.topic, place.partition), place.offset, 1)
+        return record
 
     def back(self, stage: str = "infer") -> Sequence[Record]:
         """The copies that were brought back to a stage."""
@@ -170,10 +179,20 @@ class Site:
 
     async def known(self, **more: Any) -> Known:
         """What a process knows of the pipeline."""
-        topics = [spec.name for spec in topic_specs(PREFIX, PARTITIONS)]
-        counts = {**await self.broker.partitions([*topics, *more.pop("topics", ())])}
+        counts = more.pop("counts", None) or await self.broker.partitions_under(f"{PREFIX}.")
         stages = {one.name: one for one in STAGES}
-        return Known(PREFIX, stages, CATALOG, CODEC, wall, partitions=counts, **more)
+        return Known(PREFIX, stages, CATALOG, CODEC, self.clock, partitions=counts, **more)
+
+    async def create(self, *topics: str) -> None:
+        """Create topics that the pipeline does not have (any more)."""
+        await self.broker.create_topics([TopicSpec(name, PARTITIONS) for name in topics])
+
+    async def replays(self) -> Replays:
+        """Open replays as the program does."""
+        first, second = self.broker.reader(committed=True), self.broker.reader(committed=True)
+        transactions = self.broker.transactions(group(PREFIX), group(PREFIX))
+        holder = f"holder-{next(self.numbers)}"
+        return Replays(await self.known(), first, second, transactions, holder, self.told.append)
 
     async def book(self) -> Book:
         """A book that is not read yet."""
@@ -195,7 +214,7 @@ class Site:
         plan = await Planner(known, reader, book, rules, _quiet).plan(wanted or Wanted())
         transactions = self.broker.transactions(f"{PREFIX}.replay", f"{PREFIX}.replay")
         holder = f"process-{next(self.numbers)}"
-        journal = Journal(PREFIX, book, CODEC, wall, transactions, rules.replay, holder, person, self.told.append)
+        journal = Journal(PREFIX, book, CODEC, self.clock, transactions, rules.replay, holder, person, self.told.append)
         stop = asyncio.Event()
         run = Run(plan, Steps(plan, known, book, person), reader, book, journal, rate, stop, _quiet)
         return Process(known, journal, transactions, plan, stop, run)

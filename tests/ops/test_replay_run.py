@@ -169,7 +169,7 @@ async def test_two_that_begin_at_once() -> None:
 @pytest.mark.parametrize("grace", [0.0, 0.015, 0.025, 0.1])
 async def test_killed_at_every_await(grace: float) -> None:
     """Wherever a process dies, and however far its last transaction came: the next one loses and repeats nothing."""
-    for last in range(2, 400, 3):
+    for last in range(2, 400, 2):
         site = await Site.make(transact=0.01)
         for number in range(5):
             await site.bury(number)
