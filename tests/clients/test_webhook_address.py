@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.clients.webhook_address import ForbiddenAddress, brought, configured, entry_for, plain
+from tests.examples import at_most
 
 HOSTS = frozenset(map(plain, ["Hooks.example.com.", "bücher.example"]))
 
@@ -100,7 +101,7 @@ def test_loopback_where_it_is_allowed() -> None:
         brought("http://127.0.0.1:8080/", HOSTS, allow_loopback=True)
 
 
-@settings(max_examples=50)
+@settings(max_examples=at_most(30))
 @given(st.text(alphabet="htps:/@\\.#?[]%0127af-_xn。①", max_size=40) | st.text(max_size=40))
 def test_any_text_is_read_or_refused(text: str) -> None:
     """No text of a request ends in another error; what is read has the host that was asked for."""
