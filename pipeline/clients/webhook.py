@@ -18,7 +18,7 @@ from pathlib import Path
 import aiohttp
 from yarl import URL
 
-from pipeline.clients.webhook_address import ForbiddenAddress, brought, configured, plain
+from pipeline.clients.webhook_address import ForbiddenAddress, brought, configured, entry_for, plain
 from pipeline.clients.webhook_answer import drained, refusal_of, refusal_without_answer
 from pipeline.clients.webhook_gate import Gate, Limits, Stay, Ticket
 from pipeline.clients.webhook_keys import Keyring
@@ -156,7 +156,7 @@ async def check_endpoint(
     except ConfigurationError as error:
         return EndpointCheck(str(error))
     verified_by = tuple(key.public or key.kind for key in target.keyring.keys(asyncio.get_running_loop().time()))
-    host, system = target.url.host or "", SystemLookup()
+    host, system = target.url.raw_host or "", SystemLookup()
     try:
         resolver = GuardedResolver(lookup or system, allow_loopback=allow_loopback)
         async with asyncio.timeout(address.timeout):
@@ -195,7 +195,8 @@ class SignedWebhooks:
         url, lane = target.url, message.endpoint
         if message.url is not None:
             url = self._brought(message.endpoint, message.url, target)
-            lane = f"{lane} {plain(url.raw_host or '')}"  # one tenant's slow host must not hold up another's
+            # One tenant's slow host must not hold up another's; all that one entry stands for share its limits.
+            lane = f"{lane} {entry_for(url.raw_host or '', target.hosts)}"
         ticket = await self._enter(lane, target.address.limits, message)
         try:
             return await self._attempt(message, url, target)
@@ -218,18 +219,20 @@ class SignedWebhooks:
 
     async def _stay(self, stay: Stay, message: str) -> Ticket | None:
         """Wait before the gate until there is room, or it is too late."""
-        ticket, turn, first = None, stay.turn, False
+        now, turn, first = self._time(), stay.turn, False
         try:
-            while ticket is None and (now := self._time()) < stay.end:
+            while now < stay.end:
                 await self._line.wait(stay.lane, min(turn, stay.end) - now, first=first)
                 now, first = self._time(), True
-                ticket = self._gate.claim(stay, message, now)
+                if ticket := self._gate.claim(stay, message, now):
+                    return ticket
                 turn = self._gate.again(stay, now)
-        finally:
-            if ticket is None:
-                self._gate.give_up(stay)
-                self._line.call(stay.lane)  # it may have been called as it was cancelled
-        return ticket
+        except asyncio.CancelledError:
+            self._gate.give_up(stay)
+            self._line.call(stay.lane)  # it may have been called as it was cancelled
+            raise
+        self._gate.give_up(stay)
+        return None
 
     async def _attempt(self, message: WebhookMessage, url: URL, target: _Target) -> WebhookAnswer:
         headers = signed_headers(message, target.keyring.keys(self._time()), self._clock())

@@ -15,6 +15,8 @@ from yarl import URL
 from pipeline.clients.webhook_networks import refusal
 
 PORT = 443
+LONGEST = 2_048
+"""Characters of a URL."""
 
 _BLANK_OR_CONTROL = re.compile(r"[\x00-\x20\x7f\\]")
 _AUTHORITY = re.compile(r"^[^/?#]*//([^/?#]*)")
@@ -51,7 +53,7 @@ def brought(text: str, hosts: Collection[str], *, allow_loopback: bool) -> URL:
     """
     url = _parsed(text)
     _check(url, allow_loopback=allow_loopback)
-    if not _listed(plain(url.raw_host or ""), hosts):
+    if entry_for(url.raw_host or "", hosts) is None:
         raise ForbiddenAddress("has a host that is not on the list of its tenant")
     if url.port != PORT and not (allow_loopback and is_loopback(url.raw_host or "")):
         raise ForbiddenAddress(f"must have port {PORT}")
@@ -67,8 +69,11 @@ def plain(host: str) -> str:
     return host.lower().rstrip(".")
 
 
-def _listed(host: str, hosts: Collection[str]) -> bool:
-    return host in hosts or any(one.startswith("*.") and host.endswith(one[1:]) for one in hosts)
+def entry_for(host: str, hosts: Collection[str]) -> str | None:
+    """Return the entry of a list that stands for `host`: itself, or `*.` and a name that it is below."""
+    name = plain(host)
+    below = (one for one in hosts if one.startswith("*.") and name.endswith(one[1:]))
+    return name if name in hosts else next(below, None)
 
 
 def is_loopback(host: str) -> bool:
@@ -80,6 +85,8 @@ def is_loopback(host: str) -> bool:
 
 
 def _parsed(text: str) -> URL:
+    if len(text) > LONGEST:
+        raise ForbiddenAddress(f"must not be longer than {LONGEST} characters")
     if _BLANK_OR_CONTROL.search(text):
         raise ForbiddenAddress("must not hold blanks or backslashes")
     authority = _AUTHORITY.match(text)

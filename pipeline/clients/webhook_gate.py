@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from math import inf
+from typing import NamedTuple
 
 IN_ALL = 256
 """The most posts in flight, all endpoints together, as long as each has less than its equal share of them."""
@@ -49,16 +50,14 @@ class Limits:
     per_second: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
+class Ticket(NamedTuple):
     """One post that was let in, to be handed back when it is over."""
 
     lane: str
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Stay:
+class Stay(NamedTuple):
     """One that may wait before the gate: `turn` is when to claim if nobody has left, `end` how long it may wait."""
 
     lane: str

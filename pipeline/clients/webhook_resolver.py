@@ -15,8 +15,9 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from pipeline.clients.webhook_networks import refusal
 
-THREADS = 16
-"""The most names looked up at once; each name is looked up by one thread at a time, so a slow one delays itself."""
+THREADS = 64
+"""The most names looked up at once; each name is looked up by one thread at a time, so a slow one delays itself. More
+than the names that one entry of a tenant's list has in flight, so that none takes them all."""
 
 Lookup = Callable[[str], Awaitable[Sequence[str]]]
 """All IP addresses of a name. Raises OSError where it has none, or where nobody answers."""

@@ -15,7 +15,7 @@ from aiohttp import web
 from structlog.testing import capture_logs
 
 from pipeline.clients import webhook_answer, webhook_gate, webhook_keys
-from pipeline.clients.webhook import Address, generate_secret, open_webhooks, public_key
+from pipeline.clients.webhook import Address, SignedWebhooks, generate_secret, open_webhooks, public_key
 from pipeline.clients.webhook_answer import MOST_BYTES
 from pipeline.clients.webhook_gate import BURST_SECONDS, Limits
 from pipeline.core.errors import Defer, Fail, Outcome
@@ -302,6 +302,34 @@ async def test_one_too_many_is_deferred_to_its_turn(monkeypatch: pytest.MonkeyPa
         await asyncio.wait([posting])
         assert len(reached.server.received) == 1
         assert (await reached.sender.post(replace(MESSAGE, id="a third"))).status == 204
+
+
+async def test_one_that_is_cancelled_passes_its_call_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A place that has become free is not lost with the one that was called to take it."""
+    monkeypatch.setattr(webhook_gate, "PATIENCE_ALONE", 600.0)
+    go, arrived = asyncio.Event(), asyncio.Event()
+
+    async def answer(_: web.Request) -> web.Response:
+        arrived.set()
+        await go.wait()
+        return web.Response()
+
+    async with serving(answer) as url, sending(replace(DEFAULT, url=url, limits=Limits(concurrency=1))) as sender:
+        assert isinstance(sender, SignedWebhooks)
+        posting = [asyncio.create_task(sender.post(replace(MESSAGE, id=name))) for name in ("first", "second", "third")]
+        await arrived.wait()
+        call = sender._line.call
+
+        def call_and_cancel(lane: str) -> None:
+            monkeypatch.undo()
+            call(lane)
+            posting[1].cancel()
+
+        monkeypatch.setattr(sender._line, "call", call_and_cancel)
+        go.set()
+        await asyncio.wait(posting)
+        assert posting[1].cancelled()
+        assert posting[2].result().status == 200
 
 
 async def test_a_slow_endpoint_does_not_hold_up_another() -> None:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.clients.webhook_address import ForbiddenAddress, brought, configured, plain
+from pipeline.clients.webhook_address import ForbiddenAddress, brought, configured, entry_for, plain
+from tests.examples import at_most
 
 HOSTS = frozenset(map(plain, ["Hooks.example.com.", "bücher.example"]))
 
@@ -30,6 +31,7 @@ def test_a_list_may_have_all_hosts_below_a_name() -> None:
     below = frozenset(map(plain, ["*.example.com"]))
     for host in ("a.example.com", "b.a.example.com."):
         assert brought(f"https://{host}/", below, allow_loopback=False)
+        assert entry_for(host, below) == "*.example.com"
     for host in ("example.com", "evilexample.com", "example.com.evil.example", "-.example.com"):
         with pytest.raises(ForbiddenAddress):
             brought(f"https://{host}/", below, allow_loopback=False)
@@ -69,6 +71,7 @@ def test_names_beyond_ascii_are_compared_as_dns_knows_them() -> None:
         ("https://hooks.example.com/\r\nx: y", "must not hold blanks"),
         (" https://hooks.example.com/", "must not hold blanks"),
         ("https://hooks.example.com\x00.evil.example/", "must not hold blanks"),
+        pytest.param(f"https://hooks.example.com/{'x' * 2_048}", "longer than 2048", id="long"),
         ("https://hooks.example.com%00.evil.example/", "is no name"),
         ("https://[hooks.example.com]/", "is no https address"),
     ],
@@ -98,7 +101,7 @@ def test_loopback_where_it_is_allowed() -> None:
         brought("http://127.0.0.1:8080/", HOSTS, allow_loopback=True)
 
 
-@settings(max_examples=50)
+@settings(max_examples=at_most(30))
 @given(st.text(alphabet="htps:/@\\.#?[]%0127af-_xn。①", max_size=40) | st.text(max_size=40))
 def test_any_text_is_read_or_refused(text: str) -> None:
     """No text of a request ends in another error; what is read has the host that was asked for."""

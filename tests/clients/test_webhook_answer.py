@@ -6,11 +6,12 @@ from unittest.mock import sentinel
 
 import aiohttp
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.clients.webhook_answer import LEAST_DEFERRAL, LONGEST_WAIT, refusal_of, refusal_without_answer
 from pipeline.core.errors import Defer, Fail, Outcome, Retry
+from tests.examples import at_most
 
 NOW = 1_800_000_000.0
 
@@ -66,6 +67,7 @@ def test_no_time_is_believed_beyond_reason(wait: str, seconds: float) -> None:
     assert outcome.until == NOW + seconds
 
 
+@settings(max_examples=at_most(40))
 @given(st.integers(100, 999), st.text(max_size=30))
 def test_every_answer_has_an_outcome(status: int, wait: str) -> None:
     """No status and no Retry-After is without an outcome."""

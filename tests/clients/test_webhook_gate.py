@@ -24,6 +24,7 @@ from pipeline.clients.webhook_gate import (
     Ticket,
     Turnstile,
 )
+from tests.examples import at_most
 
 ONE = Limits(concurrency=1)
 
@@ -184,7 +185,7 @@ def test_a_stuck_endpoint_is_asked_seldom_and_recovers() -> None:
     assert crowd.asked < 4 * max(crowd.began.values())
 
 
-@settings(max_examples=50)
+@settings(max_examples=at_most(40))
 @given(
     limits=st.builds(Limits, st.integers(1, 5), st.none() | st.sampled_from([0.5, 3.0, 20.0])),
     arrivals=st.lists(st.floats(0, 20), min_size=1, max_size=60),

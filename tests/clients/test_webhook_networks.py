@@ -5,10 +5,11 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.clients.webhook_networks import refusal
+from tests.examples import at_most
 
 REFUSED = {
     "127.0.0.1": "loopback",
@@ -110,6 +111,7 @@ def test_allowing_loopback_allows_nothing_else(address: str) -> None:
     assert refusal(address, allow_loopback=True)
 
 
+@settings(max_examples=at_most(50))
 @given(st.ip_addresses())
 def test_nothing_is_allowed_that_python_calls_private(address: IPv4Address | IPv6Address) -> None:
     """The tables are no laxer than those of the standard library, of any address."""
