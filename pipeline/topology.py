@@ -60,9 +60,18 @@ STAGES = (
         (DELIVERIES, MESSAGES),
         Notify,
         concurrency=256,
+        timeout=90,  # longer than any endpoint's own, which tells what happened
         retry=RetryPolicy(SCHEDULE, tiers=WEBHOOK_TIERS),
     ),
-    stage("deliver", MESSAGES, DELIVERIES, Deliver, concurrency=256, retry=RetryPolicy(SCHEDULE, in_place=True)),
+    stage(
+        "deliver",
+        MESSAGES,
+        DELIVERIES,
+        Deliver,
+        concurrency=256,
+        timeout=90,
+        retry=RetryPolicy(SCHEDULE, in_place=True),
+    ),
     sink("index", DOCUMENTS, Index, concurrency=16, repartition=True),
 )
 

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from pipeline import delivering, wiring
 from pipeline.cli.console import bars
+from pipeline.cli.endpoint_name import Where
 from pipeline.cli.endpoints import print_line, when
 from pipeline.cli.operator import Operator, Reason, operator_of
 from pipeline.cli.session import ERR, FAILED, MISUSED, OUT, complaints, configure, run, say
@@ -31,9 +32,14 @@ Since = Annotated[str | None, typer.Option("--since", help="From then on: a time
 Until = Annotated[str | None, typer.Option("--until", help="Before then: a time, or an age.")]
 Job = Annotated[str | None, typer.Option("--job", help="Only of this job.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]
-Outcome = Annotated[str | None, typer.Option("--outcome", help=f"Only these: {', '.join(OUTCOMES)}.")]
-Where = Annotated[str | None, typer.Option("--endpoint", help="Only to this endpoint.")]
+Outcome = Annotated[
+    str | None,
+    typer.Option("--outcome", help=f"Only these: {', '.join(OUTCOMES)}.", autocompletion=lambda: list(OUTCOMES)),
+]
 Id = Annotated[str | None, typer.Option("--webhook-id", help="Only of this webhook.")]
+
+SHOWN = 20
+"""How many webhooks that cannot be sent again are named to a person."""
 
 
 def register(app: typer.Typer) -> None:
@@ -227,8 +233,10 @@ def _tell_plan(targets: Counter[str], refused: Sequence[Refused], *, as_json: bo
         return
     for topic, number in targets.items():
         say(f"{number} to {topic}")
-    for one in refused:
+    for one in refused[:SHOWN]:
         say(f"not {one.entry.delivery.webhook_id}: {one.why}")
+    if len(refused) > SHOWN:
+        say(f"and {len(refused) - SHOWN} more that cannot be sent again; --json names them all")
 
 
 def _tell_end(copied: int | None, order: Order, refused: Sequence[Refused], *, as_json: bool) -> None:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from pipeline import delivering, wiring
 from pipeline.cli.console import bars
+from pipeline.cli.endpoint_name import Name
 from pipeline.cli.endpoints_rotate import rotate
 from pipeline.cli.operator import Operator, Reason, operator_of
 from pipeline.cli.session import ERR, FAILED, OUT, complaints, configure, run, say
@@ -23,7 +24,6 @@ from pipeline.ops import endpoints as ops
 from pipeline.ops.endpoints import Row
 from pipeline.settings import Configured
 
-Name = Annotated[str, typer.Argument(help="The endpoint's name in the catalog.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -15,6 +15,7 @@ import typer
 from rich.markup import escape
 
 from pipeline import delivering, wiring
+from pipeline.cli.endpoint_name import Name
 from pipeline.cli.operator import Operator, Reason, operator_of
 from pipeline.cli.session import OUT, complaints, configure, run, say
 from pipeline.clients.webhook import generate_secret, public_key
@@ -67,7 +68,7 @@ class _Change:
 
 
 def rotate(  # noqa: PLR0913, PLR0917  # each is an option of the command line
-    name: Annotated[str, typer.Argument(help="The endpoint's name in the catalog.")],
+    name: Name,
     retire: Annotated[bool, typer.Option("--retire", help="Drop all secrets but the newest.")] = False,
     kind: Annotated[
         str | None, typer.Option(help="v1 (a shared secret) or v1a (ed25519); the kind it has unless given.")

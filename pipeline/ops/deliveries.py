@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -162,12 +162,14 @@ class Outcomes:
 async def ended_as(outcome: str, entries: AsyncIterator[Entry]) -> list[Entry]:
     """Return the last entry of each webhook whose last entry has this outcome; `entries` are those of all outcomes.
 
-    All of one webhook stand in one partition, in order. Holds no more than what was about to be returned.
+    All of one webhook stand in one partition, in order. Holds no more than what was about to be returned, and of that
+    not what its sender has chosen the size of.
     """
     standing: dict[str, Entry] = {}
     async for entry in entries:
         # Taken out and put in again: so they stay in the order of their last word.
         standing.pop(entry.delivery.webhook_id, None)
         if entry.delivery.outcome == outcome:
-            standing[entry.delivery.webhook_id] = entry
+            slim = entry.delivery.model_copy(update={"metadata": {}, "reason": ""})
+            standing[entry.delivery.webhook_id] = replace(entry, delivery=slim)
     return list(standing.values())

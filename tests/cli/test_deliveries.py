@@ -10,10 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli.app import app
-from pipeline.cli.deliveries import Ways, resend_from, timeline
+from pipeline.cli.deliveries import SHOWN, Ways, resend_from, timeline
 from pipeline.core.control import ControlState
 from pipeline.core.endpoints import disabling
 from pipeline.core.errors import ConfigurationError
+from pipeline.core.record import Position
 from pipeline.delivering import DeliveryDesk
 from pipeline.devkit.clock import EPOCH, wall
 from pipeline.ops.deliveries import Wanted
@@ -90,6 +91,18 @@ async def test_what_is_not_kept_is_told_and_the_rest_is_sent(capsys: pytest.Capt
         "sent": 1,
         "refused": {"b-result": "p.results/0/99 is not kept any more"},
     }
+
+
+@pytest.mark.virtual
+async def test_of_many_that_cannot_be_sent_some_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """The rest is counted."""
+    world = await World().open()
+    for number in range(SHOWN + 3):
+        await world.delivery(f"j{number}", "undeliverable", Position("p.results", 0, number))
+    assert await resend_from(desk(world), CRM, ORDER, Ways(True, False, False)) == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.count("is not kept any more") == SHOWN
+    assert "and 3 more that cannot be sent again" in told
 
 
 @pytest.mark.virtual

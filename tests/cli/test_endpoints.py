@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 from pipeline import delivering
 from pipeline.broker.topics import TopicSpec
 from pipeline.cli.app import app
+from pipeline.cli.endpoint_name import endpoint_names
 from pipeline.core.control import ControlState
 from pipeline.core.endpoints import state_of
 from pipeline.core.payloads import Audit, Control
@@ -130,6 +131,13 @@ def test_what_is_sent_again_is_told(office: Office) -> None:
     done = office.runs("deliveries", "resend", "a-result", "--yes")
     assert "1 to p.notify.retry.5s" in " ".join(done.output.split())
     assert len(office.world.broker.records("p.notify.retry.5s")) == 1
+
+
+def test_names_are_completed_from_the_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the settings are wrong, nothing is: the verb will say so."""
+    assert (endpoint_names("de"), endpoint_names("x")) == (["default"], [])
+    monkeypatch.setenv("PIPELINE_CATALOG", "/nonexistent/file")
+    assert endpoint_names("") == []
 
 
 def test_a_trial_that_cannot_be_ends_with_1(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:

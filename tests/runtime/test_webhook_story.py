@@ -6,9 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from pipeline import topology
 from pipeline.core import headers as h
+from pipeline.core.catalog import Endpoint
 from pipeline.core.endpoints import LAST_ATTEMPT, SCHEDULE
 from pipeline.core.errors import Retry
 from pipeline.core.payloads import Delivery, Message, Payload
@@ -72,6 +74,13 @@ async def start(world: World, stage: Stage, handler: Any) -> None:
 def test_the_schedule_is_the_one_that_the_log_counts_by(stage: Stage) -> None:
     """Else an attempt would be told of as the last that is not, or none as the last that is."""
     assert stage.retry.tries == LAST_ATTEMPT
+
+
+@pytest.mark.parametrize("stage", SENDERS, ids=lambda stage: stage.name)
+def test_no_endpoint_takes_as_long_as_its_stage_allows(stage: Stage) -> None:
+    """A try that the runtime cuts is told of nowhere, and its endpoint's book hears nothing of it."""
+    with pytest.raises(ValidationError, match="timeout_seconds"):
+        Endpoint(url="https://example.com", secret_env="SECRET", timeout_seconds=stage.timeout - 15)
 
 
 @pytest.mark.virtual
