@@ -81,11 +81,10 @@ async def scan(
     for name in left:
         reader.follow(name, snapshot.begins[name])
     while left:
-        records = await reader.fetch(FETCH_RECORDS, FETCH_SECONDS)
+        records, positions = await reader.fetch(FETCH_RECORDS, FETCH_SECONDS), reader.positions()
         yield _within(records, snapshot.ends)
-        for name, position in reader.positions().items():
-            if name in left:
-                stands[name] = min(position, left[name])
+        for name, end in left.items():
+            stands[name] = min(positions.get(name, stands[name]), end)
         done = [name for name, end in left.items() if stands[name] >= end or name in stop]
         if done:
             reader.leave(done)
