@@ -87,10 +87,17 @@ def _short(letter: str) -> bytes:
         return b""
 
 
-async def read_states(reader: Reader, shelf: Shelf, codec: Codec, topic: str) -> LetterStates:
-    """Read what the state topic says. It may be missing: then all letters are open."""
-    states = LetterStates()
-    async for records in scan(reader, await take_snapshot(reader, shelf, [topic]), _nobody):
+async def read_states(
+    reader: Reader, shelf: Shelf, codec: Codec, topic: str, numbers: Collection[int] | None = None
+) -> LetterStates:
+    """Read what the state topic says, of letters on partitions of these `numbers` alone where any are given.
+
+    It may be missing: then all letters are open.
+    """
+    states, bounds = LetterStates(), await take_snapshot(reader, shelf, [topic])
+    if numbers is not None:
+        bounds = bounds.only({number % max(len(bounds.ends), 1) for number in numbers})
+    async for records in scan(reader, bounds, _nobody):
         for record in records:
             try:
                 states.fold(_key(record), await _decoded(codec, record), record.timestamp_ms)
