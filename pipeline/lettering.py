@@ -21,7 +21,7 @@ from pipeline.core.ports import RecordDecoder
 from pipeline.core.retry import describe
 from pipeline.ops.letter_decode import DeadTopic
 from pipeline.ops.letter_scan import Progress, Snapshot
-from pipeline.ops.letters import LetterPorts, Letters, Listing, open_letters
+from pipeline.ops.letters import LetterPorts, Letters, Listing
 from pipeline.resources import resource
 from pipeline.runtime.plan import plan
 from pipeline.settings import Configured
@@ -117,6 +117,7 @@ async def listed(
     """List as `Letters.listing` does, where there are many letters in so many `processes`, this one included.
 
     What a letter costs is CPU time, most of it in turning headers into objects, and Python has one thread for that.
+    What was done about letters is read here, each process what it needs of it.
     Raises ConfigurationError where a process ends early.
     """
     bounds = await letters.snapshot()
@@ -124,6 +125,7 @@ async def listed(
     with ExitStack() as stack:
         tasks = [Task(configured, others, wanted, newest, share) for share in shares[1:]]
         answers = [asyncio.create_task(asyncio.to_thread(stack.enter_context(_process(one)))) for one in tasks]
+        await letters.refresh(shares[0].numbers)
         listing = await letters.listing(wanted, newest, shares[0])
         for answer in answers:
             listing.join(await answer, newest)
@@ -168,4 +170,6 @@ def _work(connection: Connection, task: Task) -> None:
 
 async def _listing(task: Task) -> Listing:
     async with open_letter_ports(task.configured, lambda _: None, lambda *_: None, task.others) as ports:
-        return await (await open_letters(ports)).listing(task.wanted, task.newest, task.share)
+        letters = Letters(ports)
+        await letters.refresh(task.share.numbers)
+        return await letters.listing(task.wanted, task.newest, task.share)

@@ -142,7 +142,8 @@ class KafkaReader:
     ) -> None:
         """Book what the thread brings, but for partitions that were asked for anew or left meanwhile."""
         asked = self._wishes
-        self._held += [record for record in records if Partition(record.topic, record.partition) not in asked]
+        kept = [one for one in records if Partition(one.topic, one.partition) not in asked] if asked else records
+        self._held += kept
         self._reached = {name: offset for name, offset in positions.items() if name not in asked}
         self._wishes = {**again, **asked}
 

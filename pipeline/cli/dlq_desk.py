@@ -18,11 +18,11 @@ from pipeline.settings import Configured
 
 
 @asynccontextmanager
-async def opened(configured: Configured, asked: Asked) -> AsyncIterator[Letters]:
-    """Open the dead letters, with bars on a terminal for what takes long."""
+async def opened(configured: Configured, asked: Asked, *, states: bool = True) -> AsyncIterator[Letters]:
+    """Open the dead letters, with bars on a terminal for what takes long; without `states` all of them are open yet."""
     with unhindered(), bars(ERR) as progress:
         async with open_letter_ports(configured, say, progress, asked.topics) as ports:
-            yield await open_letters(ports)
+            yield await open_letters(ports) if states else Letters(ports)
 
 
 def at(milliseconds: int) -> str:

@@ -41,7 +41,7 @@ def list_verb(asked: Asked, as_json: Annotated[bool, typer.Option("--json", help
 
 
 async def _listing(configured: Configured, asked: Asked) -> Listing:
-    async with opened(configured, asked) as letters:
+    async with opened(configured, asked, states=False) as letters:
         newest = NEWEST if asked.limit is None else asked.limit
         return await listed(letters, configured, asked.topics, asked.filter, newest, os.cpu_count() or 1)
 

@@ -130,7 +130,7 @@ def _tell(order: _Order, plan: MarkPlan, done: int, purged: Purged | None) -> No
     if order.as_json:
         told: dict[str, object] = {"move": move, "letters": done, "refused": dict(plan.refused)}
         if purged is not None:
-            told |= {"deleted": purged.deleted, "waiting": purged.waiting}
+            told |= {"deleted": purged.deleted, "waiting": purged.waiting, "forgotten": purged.forgotten}
         line(told)
         return
     word = {"resolve": "resolved", "reopen": "reopened", "assign": f"assigned to {order.wish.assignee}"}.get(move)
@@ -139,6 +139,8 @@ def _tell(order: _Order, plan: MarkPlan, done: int, purged: Purged | None) -> No
         _say(f"{count} left as they were: {why}")
     if purged is not None:
         _say(f"{purged.deleted} deleted from the log; {purged.waiting} stay on disk until those before them go")
+        if purged.forgotten:
+            _say(f"{purged.forgotten} entries of letters that are long gone were cleared away")
 
 
 def _say(text: str) -> None:

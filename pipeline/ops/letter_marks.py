@@ -17,7 +17,7 @@ from pipeline.core.letter_state import LetterState, Move, after, refusal
 from pipeline.core.payloads import Audit, Letter
 from pipeline.core.record import Partition
 from pipeline.ops.letter_scan import Snapshot, scan
-from pipeline.ops.letter_states import entry_record
+from pipeline.ops.letter_states import entries_of_gone, entry_record
 from pipeline.ops.letter_write import write_all, write_audit
 from pipeline.ops.letters import Found, Letters
 from pipeline.ops.replay_journal import LEASE_SECONDS
@@ -64,12 +64,20 @@ class MarkPlan:
     ids: list[str] = field(default_factory=list)
 
 
+REMEMBERED_DAYS = 30
+"""For so long it is remembered at least what was done about a letter that is gone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Purged:
-    """How many letters were deleted from the log, and how many stay until those before them go."""
+    """How many letters were deleted from the log, and how many stay until those before them go.
+
+    `forgotten` counts the entries that were taken back, of letters that are long gone.
+    """
 
     deleted: int
     waiting: int
+    forgotten: int
 
 
 async def plan_marks(letters: Letters, choice: Choice, wish: Wish) -> MarkPlan:
@@ -147,7 +155,15 @@ async def purge_logs(letters: Letters, before: MarkPlan) -> Purged:
     wanted = {name: offset for name, offset in below.items() if offset > before.snapshot.begins[name]}
     await letters.ports.shelf.delete_records(wanted)
     # Of all letters that are purged, not only now: those of before wait as well.
-    return Purged(passed, await _waiting(letters, kept, before.snapshot))
+    return Purged(passed, await _waiting(letters, kept, before.snapshot), await _forget(letters))
+
+
+async def _forget(letters: Letters) -> int:
+    ports = letters.ports
+    before = int((ports.clock() - REMEMBERED_DAYS * 86_400) * 1000)
+    async with ports.opens() as reader:
+        gone = await entries_of_gone(reader, ports.shelf, ports.codec, ports.states, before)
+    return await write_all(ports.producer, gone)
 
 
 async def _first_kept(letters: Letters, snapshot: Snapshot) -> tuple[dict[Partition, int], int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -48,15 +49,27 @@ class Snapshot:
         return sum(end - self.begins.get(name, 0) for name, end in self.ends.items())
 
     def shares(self, count: int) -> list[Snapshot]:
-        """Divide it by partition into `count` parts of about one size, or fewer where there are fewer partitions."""
-        sizes = {name: end - self.begins[name] for name, end in self.ends.items() if end > self.begins[name]}
-        parts: list[list[Partition]] = [[] for _ in range(max(1, min(count, len(sizes))))]
-        loads = [0] * len(parts)
-        for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
-            least = loads.index(min(loads))
-            parts[least].append(name)
-            loads[least] += sizes[name]
-        return [Snapshot({n: self.begins[n] for n in part}, {n: self.ends[n] for n in part}) for part in parts]
+        """Divide it into `count` parts of about one size, or fewer; partitions of one number stay together.
+
+        So do then the entries about their letters: each part needs a part of these alone.
+        """
+        sizes: Counter[int] = Counter()
+        for name, end in self.ends.items():
+            sizes[name.number] += end - self.begins[name]
+        parts: list[set[int]] = [set() for _ in range(max(1, min(count, len(+sizes))))]
+        for number, _ in sizes.most_common():
+            min(parts, key=lambda part: sum(sizes[one] for one in part)).add(number)
+        return [self.only(part) for part in parts]
+
+    @property
+    def numbers(self) -> set[int]:
+        """The numbers of its partitions."""
+        return {name.number for name in self.ends}
+
+    def only(self, numbers: set[int]) -> Snapshot:
+        """Return what of it is of partitions of these numbers."""
+        ends = {name: end for name, end in self.ends.items() if name.number in numbers}
+        return Snapshot({name: self.begins[name] for name in ends}, ends)
 
 
 async def take_snapshot(reader: Reader, shelf: Shelf, topics: Sequence[str]) -> Snapshot:
@@ -81,11 +94,10 @@ async def scan(
     for name in left:
         reader.follow(name, snapshot.begins[name])
     while left:
-        records = await reader.fetch(FETCH_RECORDS, FETCH_SECONDS)
+        records, positions = await reader.fetch(FETCH_RECORDS, FETCH_SECONDS), reader.positions()
         yield _within(records, snapshot.ends)
-        for name, position in reader.positions().items():
-            if name in left:
-                stands[name] = min(position, left[name])
+        for name, end in left.items():
+            stands[name] = min(positions.get(name, stands[name]), end)
         done = [name for name, end in left.items() if stands[name] >= end or name in stop]
         if done:
             reader.leave(done)

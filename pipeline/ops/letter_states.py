@@ -10,7 +10,7 @@ from pipeline.core.letter import LetterHead
 from pipeline.core.letter_state import OPEN, LetterState, State
 from pipeline.core.payloads import Letter
 from pipeline.core.ports import Codec, Reader
-from pipeline.core.record import Outgoing, Position, Record
+from pipeline.core.record import Outgoing, Partition, Position, Record
 from pipeline.ops.letter_scan import Shelf, scan, take_snapshot
 from pipeline.telemetry import logs
 
@@ -87,10 +87,17 @@ def _short(letter: str) -> bytes:
         return b""
 
 
-async def read_states(reader: Reader, shelf: Shelf, codec: Codec, topic: str) -> LetterStates:
-    """Read what the state topic says. It may be missing: then all letters are open."""
-    states = LetterStates()
-    async for records in scan(reader, await take_snapshot(reader, shelf, [topic]), _nobody):
+async def read_states(
+    reader: Reader, shelf: Shelf, codec: Codec, topic: str, numbers: Collection[int] | None = None
+) -> LetterStates:
+    """Read what the state topic says, of letters on partitions of these `numbers` alone where any are given.
+
+    It may be missing: then all letters are open.
+    """
+    states, bounds = LetterStates(), await take_snapshot(reader, shelf, [topic])
+    if numbers is not None:
+        bounds = bounds.only({number % max(len(bounds.ends), 1) for number in numbers})
+    async for records in scan(reader, bounds, _nobody):
         for record in records:
             try:
                 states.fold(_key(record), await _decoded(codec, record), record.timestamp_ms)
@@ -113,6 +120,29 @@ async def read_entries(
                 except Reject as unfit:
                     _ignored(record, unfit)
     return found
+
+
+async def entries_of_gone(reader: Reader, shelf: Shelf, codec: Codec, topic: str, before_ms: int) -> list[Outgoing]:
+    """Make the records that take back the entries, older than `before_ms`, of letters whose records are gone.
+
+    Nothing else would ever take them back: the topic would grow with every letter that was ever worked on.
+    """
+    gone: dict[bytes, int] = {}
+    begins: dict[str, Mapping[Partition, int]] = {}
+    async for records in scan(reader, await take_snapshot(reader, shelf, [topic]), _nobody):
+        for record in records:
+            gone.pop(record.key or b"", None)
+            try:
+                entry = await _decoded(codec, record)
+            except Reject:
+                continue  # of a newer version, perhaps: not ours to take back
+            if entry is None or not entry.topic or entry.at_ms >= before_ms or record.key is None:
+                continue
+            if entry.topic not in begins:
+                begins[entry.topic] = await shelf.begin_offsets([entry.topic])
+            if entry.offset < begins[entry.topic].get(Partition(entry.topic, entry.partition), 0):
+                gone[record.key] = record.partition
+    return [Outgoing(topic, key, None, (), number) for key, number in gone.items()]
 
 
 async def entry_record(

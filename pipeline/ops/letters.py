@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -101,11 +101,11 @@ class Letters:
     ports: LetterPorts
     states: LetterStates = field(default_factory=LetterStates)
 
-    async def refresh(self) -> None:
-        """Read what was done about letters up to now."""
+    async def refresh(self, numbers: Collection[int] | None = None) -> None:
+        """Read what was done about letters up to now; with `numbers`, about those of such partitions alone."""
         ports = self.ports
         async with ports.opens() as reader:
-            self.states = await read_states(reader, ports.shelf, ports.codec, ports.states)
+            self.states = await read_states(reader, ports.shelf, ports.codec, ports.states, numbers)
 
     async def snapshot(self) -> Snapshot:
         """Look up where the dead-letter topics begin and end now."""

@@ -34,7 +34,13 @@ async def listed(stand: Stand) -> list[Figure]:
     memory = [[one["mebibytes"] for one in samples] for samples in told.values()]
     return [
         at_most("D1-list", f"s to list {many:,} dead letters", 60, seconds, "s"),
-        at_most("D1-memory", f"memory for {many:,} dead letters against {many // FEWER:,}", 1.2, ratios(*memory), "x"),
+        at_most(
+            "D1-memory",
+            f"memory of a process for {many:,} dead letters against {many // FEWER:,}",
+            1.2,
+            ratios(*memory),
+            "x",
+        ),
     ]
 
 

@@ -13,7 +13,7 @@ from pipeline.core.letter_state import LetterState
 from pipeline.core.payloads import Audit, Letter
 from pipeline.core.ports import Delivered
 from pipeline.core.record import Outgoing, Partition
-from pipeline.ops.letter_marks import MOST_IDS, Choice, MarkPlan, Wish, mark, plan_marks, purge_logs
+from pipeline.ops.letter_marks import MOST_IDS, REMEMBERED_DAYS, Choice, MarkPlan, Wish, mark, plan_marks, purge_logs
 from pipeline.ops.letter_states import LEASE
 from pipeline.ops.letter_write import write_all
 from pipeline.ops.letters import Letters
@@ -187,6 +187,24 @@ async def test_what_is_purged_is_deleted_up_to_the_first_that_is_not() -> None:
         assert ["purged", "open", "purged"] == await states(world, ids[0], ids[2], ids[4])
         assert (2, 0) == await purged(world, await named(world, ids[2]))
         assert (3, 4) == world.broker.range(Partition("p.infer.dlq", 0))
+
+
+async def test_of_letters_that_are_long_gone_nothing_is_kept() -> None:
+    """Else the topic would grow for ever; what is younger, or of a letter that is there, or of no letter, stays."""
+    async with letter_world(1) as world:
+        ids = [await world.bury() for _ in range(3)]
+        await purged(world, await named(world, ids[0]))
+        await do(world, await named(world, ids[1]), RESOLVE)
+        entry = await world.codec.encode("letters", Letter(state="rerun", job="j", run=2, at_ms=1))
+        world.broker.append(Outgoing("p.letters", b"run/j", entry, (), 0))
+        world.broker.append(Outgoing("p.letters", b"junk", b"junk", (), 0))
+        await purged(world, Choice(LetterFilter(stages=("index",))))
+        assert ["purged", "resolved"] == await states(world, *ids[:2])
+        world.now += REMEMBERED_DAYS * 86_400 + 1
+        letters = await world.letters()
+        found = await purge_logs(letters, await plan_marks(letters, Choice(LetterFilter(stages=("index",))), PURGE))
+        assert (1, ["open", "resolved"]) == (found.forgotten, await states(world, *ids[:2]))
+        assert {"j": 2} == (await world.letters()).states.runs
 
 
 async def test_nothing_is_purged_under_a_replay() -> None:

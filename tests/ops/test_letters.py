@@ -104,6 +104,21 @@ def test_entries_that_fit_no_key_change_nothing() -> None:
     assert {} == states.runs
 
 
+async def test_states_of_a_share_are_read_alone() -> None:
+    """Those of letters on partitions of its numbers: entries stand on the partition of their letter's number."""
+    async with letter_world(2) as world:
+        ids = [await world.bury() for _ in range(4)]
+        for number, letter in enumerate(ids):
+            place = Position("p.infer.dlq", number % 2, 0)
+            await state(world, place, letter, Letter(state="resolved", topic=place.topic, at_ms=1))
+        letters = await world.letters()
+        (share, _) = (await letters.snapshot()).shares(2)
+        await letters.refresh(share.numbers)
+        assert 2 == len(letters.states)
+        async with aclosing(letters.select(LetterFilter(), share)) as batches:
+            assert ["resolved"] * 2 == [one.state.state async for batch in batches for one in batch]
+
+
 async def test_without_a_state_topic_all_is_open() -> None:
     """Nor does a dead-letter topic that is missing stop anybody."""
     async with letter_world() as world:
@@ -176,6 +191,7 @@ async def test_what_was_counted_apart_adds_up() -> None:
         assert (2, 7) == (len(shares), sum(one.total for one in shares))
         assert 3 == len(bounds.shares(9))
         assert [0] == [one.total for one in Snapshot({}, {}).shares(4)]
+        assert {0, 1, 2} == shares[0].numbers | shares[1].numbers
         first, second = [await letters.listing(LetterFilter(), 3, one) for one in shares]
         whole = await letters.listing(LetterFilter(), 3)
         first.join(second, 3)
