@@ -20,7 +20,7 @@ from rich.table import Table
 
 from pipeline import replaying, wiring
 from pipeline.cli.console import bars
-from pipeline.cli.dlq_options import Asked, asking
+from pipeline.cli.dlq_options import Asked, Why, Yes, asking
 from pipeline.cli.operator import Operator, operator_of
 from pipeline.cli.session import ERR, FAILED, INTERRUPTED, MISUSED, OUT, complaints, configure, lines_of, run, say
 from pipeline.core.errors import ConfigurationError
@@ -38,7 +38,6 @@ from pipeline.settings import Configured
 Names = list[str] | None
 File = Annotated[Path | None, typer.Option("--file", help="Only the letters of such an export; `-` reads them here.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan, and change nothing.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Rate = Annotated[float, typer.Option("--rate", min=0.001, max=1_000_000, help="So many letters a second.")]
 Again = Annotated[bool, typer.Option("--again", help="Letters that were replayed already, too.")]
 Most = Annotated[int, typer.Option("--max-replays", min=1, help="After so many replays work is quarantined.")]
@@ -54,7 +53,6 @@ To = Annotated[
 From = Annotated[str, typer.Option("--from", help="Do the jobs again from this earlier stage on; another run.")]
 Resume = Annotated[str | None, typer.Option("--resume", help="Go on with the replay of this id, as it was asked for.")]
 TakeOver = Annotated[bool, typer.Option("--take-over", help="End a replay that somebody else has under way.")]
-Why = Annotated[str, typer.Option("--why", help="Why, for others who look.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON: a line for the plan, and one for the run.")]
 
 

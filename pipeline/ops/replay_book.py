@@ -5,6 +5,7 @@ It is read from the compacted topic of states, and read on when it may have chan
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from sys import intern
 
@@ -40,9 +41,14 @@ class Book:
     runs: dict[str, int] = field(default_factory=dict, init=False)
     lease: Lease | None = field(default=None, init=False)
     _read: dict[Partition, int] = field(default_factory=dict, init=False)
+    _reading: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     async def refresh(self) -> None:
         """Read what was written since the last time. Raises Defer where a schema registry is away."""
+        async with self._reading:
+            await self._read_on()
+
+    async def _read_on(self) -> None:
         ends = await self.reader.ends([Partition(self.topic, number) for number in range(self.partitions)])
         async for records in sweep(self.reader, {name: range(self._read.get(name, 0), ends[name]) for name in ends}):
             for record in records:

@@ -25,6 +25,9 @@ from pipeline.ops.replay_work import Steps, Work
 DEFAULT_RATE = 100.0
 MOST_RECORDS = 500
 BATCH_SECONDS = 0.1
+LOOK_SECONDS = 10.0
+LOOK_RATE = 500.0
+"""Up to this rate the book is read on while a replay runs, for what others do meanwhile; a quicker one is over soon."""
 
 
 @dataclass(slots=True)
@@ -102,7 +105,8 @@ class Run:
 
     async def _batches(self) -> AsyncGenerator[Sequence[Work], None]:
         size = max(1, min(MOST_RECORDS, round(self.rate * BATCH_SECONDS)))
-        pending: list[Work] = []
+        clock, pending = asyncio.get_running_loop().time, list[Work]()
+        looked = clock()
         async with aclosing(sweep(self.reader, self.steps.spans)) as swept:
             async for records in swept:
                 for record in records:
@@ -114,6 +118,9 @@ class Run:
                     if len(pending) >= size:
                         yield pending
                         pending = []
+                    if self.rate <= LOOK_RATE and clock() - looked > LOOK_SECONDS:
+                        await self.book.refresh()
+                        looked = clock()
         if pending:
             yield pending
 

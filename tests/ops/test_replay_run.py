@@ -9,11 +9,13 @@ import pytest
 from pipeline.core import headers as h
 from pipeline.core.letter_filter import LetterFilter
 from pipeline.core.patch import Patch
+from pipeline.core.payloads import Letter
+from pipeline.core.record import Outgoing
 from pipeline.core.replay import Rules
 from pipeline.ops.replay_journal import LEASE_SECONDS, Busy, TakenOver
 from pipeline.ops.replay_plan import Wanted
 from pipeline.ops.replay_work import Person
-from tests.ops.replay_world import Site, mortal
+from tests.ops.replay_world import CODEC, Site, mortal
 
 pytestmark = pytest.mark.virtual
 RULES = Rules("r1")
@@ -211,3 +213,16 @@ async def test_only_what_is_meant() -> None:
     assert (1, 1) == (plan.tally.selected, plan.tally.going)
     await site.replay(RULES, Wanted(LetterFilter(letters=[head.id])))
     assert site.jobs() == ["job-2"]
+
+
+async def test_what_others_do_meanwhile_counts() -> None:
+    """A letter that is resolved while a slow replay runs stays where it is, and that is told."""
+    site = await Site.make()
+    heads = [await site.bury(number * 2) for number in range(20)]
+    process = await site.process(RULES, rate=0.5)
+    running = asyncio.create_task(process.go())
+    await asyncio.sleep(5.0)
+    value = await CODEC.encode("letters", Letter(state="resolved", at_ms=1))
+    site.broker.append(Outgoing("p.letters", heads[-1].id.encode(), value, partition=0))
+    report = await running
+    assert (19, {"resolved": 1}) == (report.replayed, dict(report.refused))
