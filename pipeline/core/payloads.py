@@ -20,7 +20,10 @@ class Payload(BaseModel):
 
 
 class JobPayload(Payload):
-    """A payload of the chain: where its outcome goes (an endpoint's name, never a URL), and what comes back with it."""
+    """A payload of the chain: where its outcome goes, and what comes back with it.
+
+    `endpoint` is an endpoint's name; a URL only where the catalog lets the job's tenant bring one.
+    """
 
     endpoint: str | None = None
     metadata: dict[str, str] = Field(default_factory=dict)

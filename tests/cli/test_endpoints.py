@@ -16,6 +16,7 @@ from pipeline import delivering
 from pipeline.broker.topics import TopicSpec
 from pipeline.cli.app import app
 from pipeline.cli.endpoint_name import endpoint_names
+from pipeline.cli.session import OUT
 from pipeline.core.control import ControlState
 from pipeline.core.endpoints import state_of
 from pipeline.core.payloads import Audit, Control
@@ -76,6 +77,8 @@ class Office:
 def office(monkeypatch: pytest.MonkeyPatch) -> Office:
     """Let the commands work here."""
     made = Office()
+    # Several tests at once have a terminal's width, and tables would break what they are asked for.
+    monkeypatch.setattr(OUT, "_width", 250)
     monkeypatch.setattr(delivering, "open_deliveries", made.opened)
     return made
 
