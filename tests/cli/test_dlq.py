@@ -20,6 +20,7 @@ from pipeline import topology, wiring
 from pipeline.cli import dlq_desk, dlq_watch
 from pipeline.cli.app import app
 from pipeline.cli.dlq_options import stage_names, state_names
+from pipeline.cli.session import OUT
 from pipeline.core import headers as h
 from pipeline.core.payloads import Audit, Letter
 from pipeline.core.record import Outgoing
@@ -80,7 +81,7 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Place]:
     monkeypatch.setattr(testing, "_get_command", _command)  # which makes all verbs anew each time
     monkeypatch.setattr(wiring, "CLOCK", lambda: NOW)
     monkeypatch.setenv("PIPELINE_DATA", str(tmp_path))
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(OUT, "_width", 250)
     yield here
     assert [] == here.world.readers
 
