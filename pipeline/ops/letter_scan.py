@@ -93,17 +93,20 @@ async def scan(
     stands = dict(snapshot.begins)
     for name in left:
         reader.follow(name, snapshot.begins[name])
-    while left:
-        records, positions = await reader.fetch(FETCH_RECORDS, FETCH_SECONDS), reader.positions()
-        yield _within(records, snapshot.ends)
-        for name, end in left.items():
-            stands[name] = min(positions.get(name, stands[name]), end)
-        done = [name for name, end in left.items() if stands[name] >= end or name in stop]
-        if done:
-            reader.leave(done)
-            for name in done:
-                del left[name]
-        passed(sum(stands[name] - begin for name, begin in snapshot.begins.items()))
+    try:
+        while left:
+            yield _within(await reader.fetch(FETCH_RECORDS, FETCH_SECONDS), snapshot.ends)
+            for name, position in reader.positions().items():
+                if name in left:
+                    stands[name] = min(position, left[name])
+            done = [name for name, end in left.items() if stands[name] >= end or name in stop]
+            if done:
+                reader.leave(done)
+                for name in done:
+                    del left[name]
+            passed(sum(stands[name] - begin for name, begin in snapshot.begins.items()))
+    finally:
+        reader.leave(list(left))  # whoever reads next is to have nothing of it
 
 
 def _within(records: Sequence[Record], ends: Mapping[Partition, int]) -> Sequence[Record]:

@@ -53,3 +53,11 @@ async def test_whatever_it_is_it_has_a_name(value: bytes | None, expected: str) 
     """Null, empty, not framed, cut short, and by a schema that is not here."""
     versions = ValueVersions(SCHEMAS)
     assert expected == await versions.of(value) == await versions.of(value)
+
+
+async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames are a sender's: beyond some they are looked up each time, and told all the same."""
+    monkeypatch.setattr("pipeline.wire.versions._MOST", 0)
+    versions, value = ValueVersions(SCHEMAS), b"\xc3\x01" + SCHEMAS.versions("requests")[0].schema.fingerprint
+    assert "requests/v1" == await versions.of(value) == await versions.of(value)
+    assert None is versions.at_once(value)
