@@ -49,7 +49,10 @@ Extend = Annotated[float | None, typer.Option("--extend", min=1, help="Give the 
 Undecodable = Annotated[bool, typer.Option("--undecodable", help="Letters that cannot be decoded even now, too.")]
 Set = Annotated[Names, typer.Option("--set", help="NAME=VALUE: type, model or max_output_tokens; another run.")]
 To = Annotated[
-    str, typer.Option("--to", help="The stage for letters of other programs, or of stages that are no more.")
+    str,
+    typer.Option(
+        "--to", help="The stage for letters of others, or of stages that are no more.", autocompletion=stage_names
+    ),
 ]
 From = Annotated[
     str,
