@@ -34,7 +34,7 @@ from pipeline.broker.config import KafkaConfig, Value
 from pipeline.broker.transaction_verdicts import Forbidden, took_place, unusable
 from pipeline.broker.verdicts import undelivered
 from pipeline.core.ports import Batch, Ended, NotCommitted
-from pipeline.core.record import Commit, Partition
+from pipeline.core.record import Commit, Outgoing, Partition
 from pipeline.telemetry import logs
 
 # One call of the client is asked to block for so long at most, so that closing is noticed.
@@ -206,18 +206,8 @@ class _Writing:
                 lost.append(index)
 
         for index, record in enumerate(batch.records):
-            where = -1 if record.partition is None else record.partition
-            produce = partial(
-                self._client.produce,
-                record.topic,
-                record.value,
-                record.key,
-                where,
-                partial(heard, index),
-                headers=list(record.headers),
-            )
             try:
-                self._patiently(produce)
+                self._send(record, partial(heard, index))
             except KafkaException as error:
                 if unusable(error.args[0]):
                     raise
@@ -228,6 +218,15 @@ class _Writing:
         if failed and not refused:
             raise KafkaException(failed[0])
         return refused, bool(lost)
+
+    def _send(self, record: Outgoing, heard: Callable[[KafkaError | None, Message], None]) -> None:
+        where = -1 if record.partition is None else record.partition
+        headers: list[tuple[str, str | bytes | None]] = [*record.headers]
+        try:
+            self._client.produce(record.topic, record.value, record.key, where, heard, headers=headers)
+        except (BufferError, KafkaException):
+            again = partial(self._client.produce, record.topic, record.value, record.key, where, heard, headers=headers)
+            self._patiently(again)
 
     def _abort(self) -> None:
         """Make certain that nothing of the transaction takes place."""

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from rich.table import Table
 
 from pipeline import replaying, wiring
 from pipeline.cli.console import bars
-from pipeline.cli.dlq_options import Asked, Why, Yes, asking
+from pipeline.cli.dlq_options import Asked, Why, Yes, asking, stage_names
 from pipeline.cli.operator import Operator, operator_of
 from pipeline.cli.session import ERR, FAILED, INTERRUPTED, MISUSED, OUT, complaints, configure, lines_of, run, say
 from pipeline.core.errors import ConfigurationError
@@ -48,9 +49,17 @@ Extend = Annotated[float | None, typer.Option("--extend", min=1, help="Give the 
 Undecodable = Annotated[bool, typer.Option("--undecodable", help="Letters that cannot be decoded even now, too.")]
 Set = Annotated[Names, typer.Option("--set", help="NAME=VALUE: type, model or max_output_tokens; another run.")]
 To = Annotated[
-    str, typer.Option("--to", help="The stage for letters of other programs, or of stages that are no more.")
+    str,
+    typer.Option(
+        "--to", help="The stage for letters of others, or of stages that are no more.", autocompletion=stage_names
+    ),
 ]
-From = Annotated[str, typer.Option("--from", help="Do the jobs again from this earlier stage on; another run.")]
+From = Annotated[
+    str,
+    typer.Option(
+        "--from", help="Do the jobs again from this earlier stage on; another run.", autocompletion=stage_names
+    ),
+]
 Resume = Annotated[str | None, typer.Option("--resume", help="Go on with the replay of this id, as it was asked for.")]
 TakeOver = Annotated[bool, typer.Option("--take-over", help="End a replay that somebody else has under way.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON: a line for the plan, and one for the run.")]
@@ -177,8 +186,13 @@ def _of_file(path: Path) -> Iterator[str]:
 # ---------------------------------------------------------------------------------------------------- asking
 
 
+def somebody_there() -> bool:
+    """Whether a person can be asked."""
+    return ERR.is_terminal and sys.stdin.isatty()
+
+
 def _ask(plan: Plan) -> None:
-    if not (ERR.is_terminal and os.isatty(0)):
+    if not somebody_there():
         ERR.print("pipeline: nobody can be asked here: look at --dry-run, then say --yes", highlight=False)
         raise typer.Exit(MISUSED)
     tally = plan.tally

@@ -55,7 +55,7 @@ def run(sites: list[Site], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> R
 
     monkeypatch.setattr(replaying, "open_replays", opened)
     monkeypatch.chdir(tmp_path)
-    return lambda *arguments: CliRunner().invoke(app, ["dlq", "replay", *arguments])
+    return lambda *arguments, **how: CliRunner().invoke(app, ["dlq", "replay", *arguments], **how)
 
 
 def test_a_dry_run_tells_all(run: Run, sites: list[Site]) -> None:
@@ -96,6 +96,18 @@ def test_nobody_is_asked_where_nobody_is(run: Run, sites: list[Site]) -> None:
     assert done.exit_code == 2
     assert "nobody can be asked here: look at --dry-run, then say --yes" in done.output
     assert not sites[-1].back()
+
+
+@pytest.mark.parametrize("answer, code, gone", [("y", 0, 5), ("n", 1, 0)])
+def test_a_person_is_asked(
+    answer: str, code: int, gone: int, run: Run, sites: list[Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the number of letters and what they may cost; without a yes nothing is written."""
+    monkeypatch.setattr(dlq_replay, "somebody_there", lambda: True)
+    done = run("--rate", "5000", input=f"{answer}\n")
+    assert (code, True) == (done.exit_code, "Replay 5 letters, for $0.00" in done.output), done.output
+    replayed = sum(len(sites[-1].back(stage)) for stage in ("infer", "preprocess", "index"))
+    assert gone == replayed
 
 
 def test_nothing_to_do(run: Run) -> None:

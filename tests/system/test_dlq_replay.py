@@ -21,7 +21,7 @@ from pipeline.devkit.kafka import Broker
 from pipeline.ops.replay_sweep import sweep
 from pipeline.settings import Configured
 from tests.ops.replay_dead import buried
-from tests.system.command import pipeline, plain_environment, start
+from tests.system.command import plain_environment, start
 
 pytestmark = [pytest.mark.kafka, pytest.mark.system]
 
@@ -86,10 +86,6 @@ async def test_stopped_killed_and_resumed(kafka: Broker, tmp_path: Path) -> None
         await grown(admin, back, done + 60)
         second.kill()
         await ended(second)
-
-        refused = await asyncio.to_thread(pipeline, "dlq", "replay", "--yes", folder=tmp_path, **variables(configured))
-        assert refused.returncode == 2
-        assert f"(replay {name}, last heard of" in " ".join(refused.stderr.split())
 
         code, printed = await ended(replaying(tmp_path, configured, "--rate", "5000", "--resume", name, "--take-over"))
         assert code == 0, printed
