@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
 
+from pipeline.broker.memory_transactions import Fault
 from pipeline.broker.topics import TopicSpec
 from pipeline.core import headers as h
 from pipeline.core.errors import Defer
@@ -18,8 +20,9 @@ from pipeline.core.record import Outgoing
 from pipeline.core.replay import Rules
 from pipeline.ops.replay_journal import LEASE_SECONDS, Busy, Refused, TakenOver
 from pipeline.ops.replay_plan import Wanted
+from pipeline.ops.replay_run import Report
 from pipeline.ops.replay_work import Person, Steps
-from tests.ops.replay_world import ANN, CODEC, Site, mortal
+from tests.ops.replay_world import ANN, CODEC, Process, Site, mortal
 
 pytestmark = pytest.mark.virtual
 RULES = Rules("r1")
@@ -298,3 +301,41 @@ class Away:
     async def encode(self, noun: str, payload: object) -> bytes:
         """Find nobody."""
         raise self._error
+
+
+@pytest.mark.parametrize("fault", ["abort", "unheard", "unheard abort"])
+async def test_what_became_of_a_batch_is_always_known(fault: Fault) -> None:
+    """Whichever commit is aborted, or answered by nobody: each letter goes once, and all is told as it was."""
+    for number in range(5):
+        site = await Site.make(transact=0.01)
+        for letter in range(6):
+            await site.bury(letter)
+        process = await site.process(RULES, rate=20.0)
+        process.transactions.faults.extend([*[None] * number, fault, fault])
+        assert (await process.go()).replayed == 6
+        assert site.jobs() == [f"job-{letter}" for letter in range(6)], number
+        assert [one.action for one in await site.audit()] == ["replay.started", "replay.finished"]
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_any_number_that_come_and_die(seed: int) -> None:
+    """Whoever begins, takes over and is killed, and whenever: each letter goes back once, and none is left."""
+    chance = Random(seed)
+    site = await Site.make(transact=0.01)
+    for letter in range(20):
+        await site.bury(letter)
+    running: list[tuple[Process, asyncio.Task[object]]] = []
+    for number in range(6):
+        process = await site.process(Rules(f"r{number % 3}"), rate=20.0)
+        process.transactions.faults.extend(chance.choices([None, "abort", "unheard"], [8, 1, 1], k=20))
+        running.append((process, asyncio.create_task(process.go(take_over=chance.random() < 0.7))))
+        await asyncio.sleep(chance.random() * 0.4)
+        if chance.random() < 0.4:
+            dying, task = chance.choice(running)
+            dying.transactions.die()
+            task.cancel()
+    ends = await asyncio.gather(*(task for _, task in running), return_exceptions=True)
+    assert all(isinstance(end, Report | Busy | TakenOver | asyncio.CancelledError) for end in ends), ends
+    await asyncio.sleep(LEASE_SECONDS)
+    await site.replay(Rules("last"))
+    assert sorted(f"job-{letter}" for letter in range(20)) == site.jobs()
