@@ -18,7 +18,7 @@ from pipeline.core.headers import Origin
 from pipeline.core.letter import LetterHead
 from pipeline.core.patch import Patch, overridden
 from pipeline.core.payloads import JobPayload, Payload
-from pipeline.core.record import Header, Headers, Outgoing, Record
+from pipeline.core.record import Header, Headers, Outgoing, Position, Record
 from pipeline.core.replay_patch import NO_PATCH
 from pipeline.core.stage import Stage
 
@@ -237,6 +237,8 @@ class Marks:
     """What a copy says of its replay, and what it changes.
 
     `patch` is `Patch.text`; nothing is said of what is empty or None. `deadline_ms` is in epoch milliseconds.
+    `place` is where the letter stands, which the copy settles. Who follows a costly stage's answers sees copies of open
+    and aborted transactions too, and would else take them for such as settle the original.
     """
 
     replay: str
@@ -245,6 +247,7 @@ class Marks:
     run: int | None = None
     patch: str = ""
     deadline_ms: int | None = None
+    place: Position | None = None
 
     def headers(self) -> Headers:
         """Spell them."""
@@ -259,6 +262,8 @@ class Marks:
             told.append((h.REPLAY_PATCH, h.quoted(self.patch).encode("ascii")))
         if self.deadline_ms is not None:
             told.append((h.REPLAY_DEADLINE, b"%d" % self.deadline_ms))
+        if self.place is not None:
+            told.append((h.SETTLES, str(self.place).encode("ascii")))
         return tuple(told)
 
 

@@ -81,7 +81,9 @@ class Journal:
         self._since_ms = int(now * 1000)
         records = [await self._lease(), await self._audit(action, details)]
         tries = 0
-        while await self._try(records, {}) is not None:
+        while (error := await self._try(records, {})) is not None:
+            if error.refused:
+                raise Refused(error.refused)
             await self._rest(tries := tries + 1)
             await self.book.refresh()
             now = self.clock()

@@ -99,7 +99,7 @@ class Steps:
                 head, _ = await self._known.look(record, head, stage)
             run = self._next_run(head.job, max(head.run, run or 0))
         count = _replays(head, entry) + 1
-        marks = Marks(rules.replay, letter, count, run, text, self._deadline(now) or deadline_ms)
+        marks = Marks(rules.replay, letter, count, run, text, self._deadline(now) or deadline_ms, head.position)
         made = copy(record, origin, self._known.targets[stage.name], marks, int(now * 1000))
         mark = self._mark(REPLAYED, head.position, marks, head.job, now)
         return Work(record.position, made, self._with_run([mark], head.job, run, now))
@@ -127,7 +127,8 @@ class Steps:
             return next((word for _, word in refs if word != OWN), "")
         run = self._next_run(job, max(ref.run for ref in left))
         count = max(ref.replays for ref in left) + 1
-        marks = Marks(rules.replay, left[0].id, count, run, _text(self._patch), self._deadline(now))
+        first = left[0]
+        marks = Marks(rules.replay, first.id, count, run, _text(self._patch), self._deadline(now), first.position)
         origin = Origin(record.position, record.timestamp_ms)
         made = copy(record, origin, self._known.targets[rules.source], marks, int(now * 1000))
         marked = [self._mark(REPLAYED, ref.position, self._of_letter(marks, ref), job, now) for ref in left]

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.core import headers as h
+from pipeline.core.answers import copy_word
 from pipeline.core.deadletter import Grave, dead_headers
 from pipeline.core.headers import Origin, Tries
 from pipeline.core.letter import read_head
@@ -39,7 +40,7 @@ BACK = Target("infer", "p.infer.retry.10s", by_key=False)
 GRAVE = Grave("infer", "p.infer", "model_500", "Retry", "it is down", "0.1.0", failed_at=NOW)
 SOURCE = Record("p.contexts.standard", 3, 42, b"k", b"v", (("mine", b"1"), ("mine", None)), 1_700_000_000_000)
 ORIGIN = Origin(SOURCE.position, SOURCE.timestamp_ms)
-MARKS = Marks("r1", "letter", 2)
+MARKS = Marks("r1", "letter", 2, place=Position("p.infer.dlq", 3, 9))
 
 
 def dead(*more: tuple[str, bytes | None]) -> Record:
@@ -69,7 +70,15 @@ def test_what_the_sender_wrote_stays() -> None:
         h.REPLAY_ID: b"r1",
         h.REPLAY_LETTER: b"letter",
         h.REPLAY_COUNT: b"2",
+        h.SETTLES: b"p.infer.dlq/3/9",
     }
+
+
+def test_who_follows_answers_does_not_take_it_for_one() -> None:
+    """It settles the dead letter and not the original, which a copy in a tier would settle."""
+    made = copy(dead(), ORIGIN, BACK, MARKS, 1)
+    word = copy_word(Record(made.topic, 3, 1, made.key, made.value, made.headers, 2))
+    assert (Position("p.infer.dlq", 3, 9), None) == (word.settles, word.event)
 
 
 def test_what_a_replay_changes_is_spelt() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.core.catalog import Retrieval
 from pipeline.core.limits import estimate_tokens
 from pipeline.core.patch import Patch
 from pipeline.core.payloads import Document, Passage, Request, RetrievedContext
@@ -29,6 +30,13 @@ def test_a_request_is_counted_with_all_passages_that_it_may_get() -> None:
     """What will be found is not known yet."""
     cost = asking(Request(type="quick_answer", input="x" * 30), "quick_answer", NO_PATCH, CATALOG)
     assert cost.prompt_tokens == FIXED + 10 + KIND.retrieval.tokens
+
+
+def test_a_type_without_retrieval_gets_no_passages() -> None:
+    """None are counted."""
+    bare = KIND.model_copy(update={"retrieval": Retrieval(passages=0)})
+    catalog = CATALOG.model_copy(update={"types": {"bare": bare}})
+    assert asking(Request(type="bare", input="x" * 30), "bare", NO_PATCH, catalog).prompt_tokens == FIXED + 10
 
 
 def test_a_patch_counts() -> None:

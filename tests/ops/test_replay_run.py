@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from random import Random
+from typing import Any
 
 import pytest
 
+from pipeline.broker.memory_transactions import Fault
+from pipeline.broker.topics import TopicSpec
 from pipeline.core import headers as h
+from pipeline.core.errors import Defer
 from pipeline.core.letter_filter import LetterFilter
 from pipeline.core.patch import Patch
-from pipeline.core.payloads import Letter
+from pipeline.core.payloads import Letter, Request, RetrievedContext
 from pipeline.core.record import Outgoing
 from pipeline.core.replay import Rules
-from pipeline.ops.replay_journal import LEASE_SECONDS, Busy, TakenOver
+from pipeline.ops.replay_journal import LEASE_SECONDS, Busy, Refused, TakenOver
 from pipeline.ops.replay_plan import Wanted
-from pipeline.ops.replay_work import Person
-from tests.ops.replay_world import CODEC, Site, mortal
+from pipeline.ops.replay_run import Report
+from pipeline.ops.replay_work import Person, Steps
+from tests.ops.replay_world import ANN, CODEC, Process, Site, mortal
 
 pytestmark = pytest.mark.virtual
 RULES = Rules("r1")
@@ -226,3 +233,109 @@ async def test_what_others_do_meanwhile_counts() -> None:
     site.broker.append(Outgoing("p.letters", heads[-1].id.encode(), value, partition=0))
     report = await running
     assert (19, {"resolved": 1}) == (report.replayed, dict(report.refused))
+
+
+async def test_what_is_too_large_to_go_back() -> None:
+    """The cluster refuses its copy: it stays where it is, is told of, and all others go."""
+    site = await Site.make()
+    await site.broker.delete_topics(["p.infer.retry.10s"])
+    await site.broker.create_topics([TopicSpec("p.infer.retry.10s", 2, {"max.message.bytes": "3000"})])
+    for number in range(3):
+        await site.bury(number)
+    head = await site.bury(3, payload=RetrievedContext(input="x" * 5_000))
+    report = await site.replay(RULES)
+    assert (3, {"too_large": 1}) == (report.replayed, dict(report.refused))
+    assert site.jobs() == ["job-0", "job-1", "job-2"]
+    book = await site.book()
+    await book.refresh()
+    assert head.id not in book.entries
+
+
+async def test_what_no_partition_takes() -> None:
+    """A topic that has lost partitions since the plan was made refuses as well."""
+    site = await Site.make()
+    await site.bury(1)
+    await site.bury(2)
+    process = await site.process(RULES)
+    await site.broker.delete_topics(["p.infer.retry.10s"])
+    await site.broker.create_topics([TopicSpec("p.infer.retry.10s", 1)])
+    report = await process.go()
+    assert (1, {"topic": 1}) == (report.replayed, dict(report.refused))
+
+
+async def test_a_book_that_cannot_be_written() -> None:
+    """Without it nothing is replayed: that ends it with the cluster's own words."""
+    site = await Site.make()
+    await site.bury(1)
+    process = await site.process(RULES)
+    await site.broker.delete_topics(["p.audit"])
+    with pytest.raises(Refused, match=r"Kafka refuses what a replay writes: p\.audit: there is no such topic"):
+        await process.go()
+    assert not site.back()
+
+
+async def test_a_registry_that_goes_away() -> None:
+    """What is done stays done, the lease is given back, and the audit says why it stopped."""
+    site = await Site.make()
+    await site.bury(1, "preprocess", Request(type="quick_answer", input="?"))
+    process = await site.process(Rules("r1", patch=Patch(max_output_tokens=9)))
+    away = Defer("the registry is away", until=5.0)
+    process.run.steps = Steps(process.plan, replace(process.known, codec=Away(away)), process.run.book, ANN)
+    with pytest.raises(Defer, match="the registry is away"):
+        await process.go()
+    (_, stopped) = await site.audit()
+    assert ("replay.stopped", "the registry is away") == (stopped.action, stopped.details["why"])
+    assert (await site.replay(Rules("r1", patch=Patch(max_output_tokens=9)))).replayed == 1
+
+
+class Away:
+    """A codec whose registry is away."""
+
+    def __init__(self, error: Defer) -> None:
+        self._error = error
+
+    async def decode(self, noun: str, payload: object, value: bytes) -> Any:
+        """Find nobody."""
+        raise self._error
+
+    async def encode(self, noun: str, payload: object) -> bytes:
+        """Find nobody."""
+        raise self._error
+
+
+@pytest.mark.parametrize("fault", ["abort", "unheard", "unheard abort"])
+async def test_what_became_of_a_batch_is_always_known(fault: Fault) -> None:
+    """Whichever commit is aborted, or answered by nobody: each letter goes once, and all is told as it was."""
+    for number in range(5):
+        site = await Site.make(transact=0.01)
+        for letter in range(6):
+            await site.bury(letter)
+        process = await site.process(RULES, rate=20.0)
+        process.transactions.faults.extend([*[None] * number, fault, fault])
+        assert (await process.go()).replayed == 6
+        assert site.jobs() == [f"job-{letter}" for letter in range(6)], number
+        assert [one.action for one in await site.audit()] == ["replay.started", "replay.finished"]
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_any_number_that_come_and_die(seed: int) -> None:
+    """Whoever begins, takes over and is killed, and whenever: each letter goes back once, and none is left."""
+    chance = Random(seed)
+    site = await Site.make(transact=0.01)
+    for letter in range(20):
+        await site.bury(letter)
+    running: list[tuple[Process, asyncio.Task[object]]] = []
+    for number in range(6):
+        process = await site.process(Rules(f"r{number % 3}"), rate=20.0)
+        process.transactions.faults.extend(chance.choices([None, "abort", "unheard"], [8, 1, 1], k=20))
+        running.append((process, asyncio.create_task(process.go(take_over=chance.random() < 0.7))))
+        await asyncio.sleep(chance.random() * 0.4)
+        if chance.random() < 0.4:
+            dying, task = chance.choice(running)
+            dying.transactions.die()
+            task.cancel()
+    ends = await asyncio.gather(*(task for _, task in running), return_exceptions=True)
+    assert all(isinstance(end, Report | Busy | TakenOver | asyncio.CancelledError) for end in ends), ends
+    await asyncio.sleep(LEASE_SECONDS)
+    await site.replay(Rules("last"))
+    assert sorted(f"job-{letter}" for letter in range(20)) == site.jobs()
