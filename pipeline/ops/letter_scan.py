@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
 from pipeline.core.ports import Reader
 from pipeline.core.record import Partition, Position, Record
 
-FETCH_RECORDS, FETCH_SECONDS = 2_000, 0.5
+# Short, as what stands last may be a transaction's marker, of which no fetch tells before it gives up.
+FETCH_RECORDS, FETCH_SECONDS = 2_000, 0.05
 
 Opens = Callable[[], AbstractAsyncContextManager[Reader]]
 """Opens a reader, which is closed with the block. It sees what is committed only."""
@@ -107,6 +108,17 @@ async def scan(
             passed(sum(stands[name] - begin for name, begin in snapshot.begins.items()))
     finally:
         reader.leave(list(left))  # whoever reads next is to have nothing of it
+
+
+async def sweep(reader: Reader, spans: Mapping[Partition, range]) -> AsyncGenerator[Sequence[Record], None]:
+    """Yield what stands in each partition's span, as `scan` does."""
+    snapshot = Snapshot(
+        {name: span.start for name, span in spans.items()}, {name: span.stop for name, span in spans.items()}
+    )
+    async with aclosing(scan(reader, snapshot, lambda _: None)) as batches:
+        async for records in batches:
+            if records:
+                yield records
 
 
 def _within(records: Sequence[Record], ends: Mapping[Partition, int]) -> Sequence[Record]:

@@ -15,8 +15,8 @@ from pipeline.core.payloads import Audit
 from pipeline.core.ports import Codec, Reader
 from pipeline.core.record import Partition
 from pipeline.core.replay import Rules
+from pipeline.ops.letter_scan import sweep
 from pipeline.ops.replay_plan import Plan, Wanted
-from pipeline.ops.replay_sweep import sweep
 
 MOST_NAMED = 1_000
 """So many letters are kept by their ids; a longer list, which is a file's, has to be given again."""

@@ -14,8 +14,8 @@ from pipeline.core.payloads import Letter
 from pipeline.core.ports import Codec, Reader
 from pipeline.core.record import Outgoing, Partition, Record
 from pipeline.core.replay import Entry
+from pipeline.ops.letter_scan import sweep
 from pipeline.ops.letter_states import LEASE
-from pipeline.ops.replay_sweep import sweep
 
 
 @dataclass(frozen=True, slots=True)

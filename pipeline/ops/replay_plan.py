@@ -28,9 +28,9 @@ from pipeline.core.replay import (
 )
 from pipeline.core.replay_cost import NOTHING, Cost, asking, indexing
 from pipeline.core.stage import Stage
+from pipeline.ops.letter_scan import sweep
 from pipeline.ops.replay_book import Book
 from pipeline.ops.replay_letters import Known
-from pipeline.ops.replay_sweep import sweep
 
 BY_KEY = -1
 """The partition of what its key will place."""

@@ -16,10 +16,10 @@ from pipeline.core.errors import Defer
 from pipeline.core.pace import Pace
 from pipeline.core.ports import Reader, RecordTooLarge
 from pipeline.core.record import Outgoing, Partition
+from pipeline.ops.letter_scan import sweep
 from pipeline.ops.replay_book import Book
 from pipeline.ops.replay_journal import RENEW_SECONDS, Journal, Refused
 from pipeline.ops.replay_plan import Plan, Progress
-from pipeline.ops.replay_sweep import sweep
 from pipeline.ops.replay_work import Steps, Work
 
 DEFAULT_RATE = 100.0
