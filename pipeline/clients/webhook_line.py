@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
+
+_Waiting = deque[asyncio.Future[bool]]
+"""Each is True when it is called, which takes it out of the line, and False when its time has come."""
 
 
 class Line:
@@ -11,23 +15,24 @@ class Line:
 
     def __init__(self) -> None:
         """Begin with nobody waiting."""
-        self._lanes: dict[str, deque[asyncio.Future[None]]] = {}
+        self._lanes: dict[str, _Waiting] = {}
 
     async def wait(self, lane: str, seconds: float, *, first: bool = False) -> None:
         """Wait to be called, or for so many seconds; `first` of all, or else last."""
         loop, waiting = asyncio.get_running_loop(), self._lanes.setdefault(lane, deque())
-        called: asyncio.Future[None] = loop.create_future()
+        waiter: asyncio.Future[bool] = loop.create_future()
         if first:
-            waiting.appendleft(called)
+            waiting.appendleft(waiter)
         else:
-            waiting.append(called)
-        timer = loop.call_later(seconds, _call, called)
+            waiting.append(waiter)
+        timer, called = loop.call_later(seconds, _end, waiter, False), False
         try:
-            await called
+            called = await waiter
         finally:
             timer.cancel()
-            if called in waiting:  # nobody has called it
-                waiting.remove(called)
+            if not called:
+                with suppress(ValueError):  # it was called as it was cancelled
+                    waiting.remove(waiter)
             if not waiting and self._lanes.get(lane) is waiting:
                 del self._lanes[lane]
 
@@ -35,12 +40,12 @@ class Line:
         """Call the one that has waited longest, where there is one."""
         waiting = self._lanes.get(lane)
         while waiting:
-            if _call(waiting.popleft()):
+            if _end(waiting.popleft(), True):
                 break
 
 
-def _call(waiter: asyncio.Future[None]) -> bool:
+def _end(waiter: asyncio.Future[bool], called: bool) -> bool:  # call_later passes no names
     if waiter.done():
         return False
-    waiter.set_result(None)
+    waiter.set_result(called)
     return True

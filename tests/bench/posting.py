@@ -25,12 +25,13 @@ from pipeline.broker.kafka_producer import open_producer
 from pipeline.clients.webhook import Address, open_webhooks
 from pipeline.clients.webhook_gate import Limits
 from pipeline.clients.webhook_signing import generate_secret, keys, signed_headers
+from pipeline.core.catalog import Catalog
 from pipeline.core.ports import WebhookMessage
 from pipeline.runtime.observe import Observer
 from pipeline.runtime.plan import plan
 from pipeline.runtime.runner import Kit, Runner
 from pipeline.runtime.worker import Worker
-from pipeline.settings import Environment, load
+from pipeline.settings import Configured, Environment, load
 from pipeline.telemetry import logs
 from pipeline.telemetry.metrics import StageMetrics
 from pipeline.world import World, kafka_of
@@ -135,11 +136,18 @@ async def notify(order: Order, meter: Meter) -> Sample:
         consumer = await stack.enter_async_context(
             open_consumer(kafka, f"{bound.group}.{time.monotonic_ns()}", admin.topic_ids)
         )
-        handler = await World(configured, wiring.catalog_of(configured), stack, 1, wiring.CLOCK).handler(STAGE)
+        handler = await World(configured, _catalog(configured), stack, 1, wiring.CLOCK).handler(STAGE)
         observer = Observer(StageMetrics(registry))
         kit = Kit(consumer, producer, codec, wiring.CLOCK, observer, wiring.VERSION, DRAIN_SECONDS)
         worker = Worker([Runner(bound, handler, kit)])
         return await measured(worker, Counts(registry, STAGE.name), meter, Fetched())
+
+
+def _catalog(configured: Configured) -> Catalog:
+    """Let the endpoint take as many at once as the other variants have in flight."""
+    catalog = wiring.catalog_of(configured)
+    wide = {name: one.model_copy(update={"concurrency": IN_FLIGHT}) for name, one in catalog.endpoints.items()}
+    return catalog.model_copy(update={"endpoints": wide})
 
 
 async def run(order: Order) -> Sample:
