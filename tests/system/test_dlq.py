@@ -60,7 +60,9 @@ async def test_processes_that_share_the_letters_list_what_one_does(
     assert {"a": 4, "b": 4} == alone.counts.by("reason") == shared.counts.by("reason")
     assert (8, 5) == (shared.counts.total, len(shared.newest))
     assert [one[0] for one in alone.newest] == [one[0] for one in shared.newest]
-    assert (alone.counts.examples, alone.counts.oldest_ms) == (shared.counts.examples, shared.counts.oldest_ms)
+    # Which letter of a kind is its example is left to whichever is read first.
+    assert alone.counts.examples.keys() == shared.counts.examples.keys()
+    assert alone.counts.oldest_ms == shared.counts.oldest_ms
 
 
 async def test_letters_are_listed_worked_on_and_purged(kafka: Broker, ready: Prepared, tmp_path: Path) -> None:
