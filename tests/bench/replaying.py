@@ -12,12 +12,12 @@ from tests.bench.figures import Figure, at_most
 from tests.bench.lab import Stand
 from tests.ops.replay_dead import buried
 
-RATE = 5_000.0
-MOST_ROUNDS = 3
+RATE = 2_000.0
+MOST_ROUNDS = 2
 
 
 async def at_the_rate(stand: Stand) -> list[Figure]:
-    """D2-replay: 100,000 dead letters, replayed at 5,000 a second."""
+    """D2-replay: 100,000 dead letters, replayed at 2,000 a second."""
     count = 5_000 if stand.lab.quick else 100_000
     wrong = []
     async with buried(stand.servers, count) as configured, open_replays(configured, _say) as replays:

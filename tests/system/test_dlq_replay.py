@@ -23,7 +23,7 @@ from pipeline.settings import Configured
 from tests.ops.replay_dead import buried
 from tests.system.command import plain_environment, start
 
-pytestmark = [pytest.mark.kafka, pytest.mark.system]
+pytestmark = [pytest.mark.kafka, pytest.mark.system, pytest.mark.soak]
 
 COUNT = 300
 

@@ -17,7 +17,7 @@ from pipeline.devkit.kafka import Broker
 from tests.system.command import Prepared
 from tests.system.site import site, until
 
-pytestmark = [pytest.mark.kafka, pytest.mark.system]
+pytestmark = [pytest.mark.kafka, pytest.mark.system, pytest.mark.soak]
 
 STAGES = ("preprocess", "retrieve", "infer", "postprocess", "notify")
 CHAIN = ["requests", "prompts", "contexts", "completions", "results", "deliveries"]
