@@ -56,8 +56,8 @@ def _foreign(name: str, found: TopicState | None, longest_seconds: float, larges
         )
 
 
-def _compacted(name: str, found: TopicState) -> Iterator[str]:
-    if found.partitions != 1:
+def _compacted(name: str, found: TopicState, wanted: TopicState) -> Iterator[str]:
+    if wanted.partitions == 1 != found.partitions:
         yield f"{name} has {found.partitions} partitions, but only the first is read: delete it and create it again"
     policy = found.config.get("cleanup.policy", "delete")
     if policy != "compact":
@@ -77,7 +77,7 @@ def _partitions(found: Mapping[str, TopicState], chain: Iterable[str]) -> Iterat
 
 def _settings(name: str, found: TopicState, wanted: TopicState, longest_seconds: float) -> Iterator[str]:
     if wanted.config.get("cleanup.policy") == "compact":
-        yield from _compacted(name, found)
+        yield from _compacted(name, found, wanted)
         return
     policy = found.config.get("cleanup.policy", "delete")
     if policy != "delete":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.ops.topic_check import TopicState, foreign_problems
+from pipeline.ops.topic_check import TopicState, foreign_problems, problems
 
 DAY = 86_400_000
 
@@ -47,3 +47,16 @@ def test_records_that_could_not_be_put_aside_are_told() -> None:
     (told,) = foreign_problems({"db.users": wide}, ["db.users"], 600, 16_777_216)
     assert "takes records up to 50000000 bytes" in told
     assert "set it to 16777216 or less" in told
+
+
+@pytest.mark.parametrize("wanted,found,wrong", [(1, 1, 0), (1, 12, 1), (12, 12, 0), (12, 4, 0)])
+def test_a_topic_that_is_read_by_its_first_partition_has_one(wanted: int, found: int, wrong: int) -> None:
+    """What is read whole, partition by partition, may have any number; both must be compacted."""
+    kept = {"cleanup.policy": "compact", "message.timestamp.type": "CreateTime"}
+    told = problems({"p.kept": TopicState(found, kept)}, {"p.kept": TopicState(wanted, kept)}, [], 600)
+    assert [text for text in told if "only the first is read" in text] == told
+    assert len(told) == wrong
+    (forgets,) = problems(
+        {"p.kept": TopicState(1, {**kept, "cleanup.policy": "delete"})}, {"p.kept": TopicState(1, kept)}, [], 600
+    )
+    assert "set it to compact" in forgets

@@ -13,7 +13,7 @@ from pipeline.devkit.postgres_programs import PostgresMissing, find_programs
 from tests.system.command import living_in, pipeline
 
 # It starts a broker of its own, from the jars that the shared broker has fetched.
-pytestmark = [pytest.mark.kafka, pytest.mark.system, pytest.mark.usefixtures("kafka")]
+pytestmark = [pytest.mark.kafka, pytest.mark.system, pytest.mark.soak, pytest.mark.usefixtures("kafka")]
 
 
 def test_an_answer_changes_with_a_row_and_goes_with_it(tmp_path: Path) -> None:
