@@ -35,6 +35,7 @@ _ANSWER_SECONDS = 1.0
 # A broker that shares a busy machine takes its time over hundreds of new partitions.
 _APPEAR_SECONDS = 60.0
 _LOOK_SECONDS = 0.05
+_COMMITTED_SECONDS = 5.0
 
 _PASSING = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -48,6 +49,7 @@ _MOVING = (
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError._TIMED_OUT,
 )
 _OUR_MISTAKE = (
     KafkaError.INVALID_CONFIG,
@@ -255,19 +257,19 @@ class Admin:
     def _committed(self, group: str, wanted: list[TopicPartition]) -> list[TopicPartition]:
         # Asked by a consumer that never joins: librdkafka 2.16's `list_consumer_group_offsets` kills the process
         # (a null pointer in rd_kafka_cgrp_op) where the group's coordinator is not ready yet.
-        consumer = new_client(Consumer, self._config, self._config.consumer(group))
+        # Each time by a new one: a client that has lost its coordinator may never look for another.
         end = time.monotonic() + REQUEST_SECONDS
-        try:
-            while True:
-                try:
-                    return consumer.committed(wanted, timeout=REQUEST_SECONDS)
-                except KafkaException as error:
-                    # The coordinator of a group is being looked for, loads, or has just moved.
-                    if error.args[0].code() not in _MOVING or time.monotonic() > end:
-                        raise
-                time.sleep(_LOOK_SECONDS)
-        finally:
-            consumer.close()
+        while True:
+            consumer = new_client(Consumer, self._config, self._config.consumer(group))
+            try:
+                return consumer.committed(wanted, timeout=_COMMITTED_SECONDS)
+            except KafkaException as error:
+                # The coordinator of a group is being looked for, loads, or has just moved.
+                if error.args[0].code() not in _MOVING or time.monotonic() > end:
+                    raise
+            finally:
+                consumer.close()
+            time.sleep(_LOOK_SECONDS)
 
     def _heard(self, error: KafkaError) -> None:
         # "1/1 brokers are down" says less than the connection's own error before it.

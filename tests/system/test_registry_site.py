@@ -27,7 +27,7 @@ from tests.system.captured import CAPTURED, write
 from tests.system.command import pipeline
 from tests.system.site import TABLES, Site, site
 
-pytestmark = [pytest.mark.kafka, pytest.mark.system]
+pytestmark = [pytest.mark.kafka, pytest.mark.system, pytest.mark.soak]
 
 SUBJECTS = "cdc_avro.public.documents"
 
