@@ -15,7 +15,7 @@ from pipeline import wiring
 from pipeline.cli.operator import Operator, Reason, operator_of
 from pipeline.cli.session import ERR, MISUSED, OUT, complaints, configure, run, say
 from pipeline.core.control import ControlState, Entry, describe_scope
-from pipeline.ops.control import Scope, cancelling, listed, pausing, resuming
+from pipeline.ops.control import Scope, audited, cancelling, listed, pausing, resuming
 from pipeline.settings import Configured
 
 Stage = Annotated[str | None, typer.Option("--stage", help="Only at this stage.")]
@@ -45,16 +45,21 @@ def pause(  # noqa: PLR0913, PLR0917  # each is an option of the command line
     """Pause work until `resume`, over restarts too. What runs is finished; what waits keeps its deadline."""
     scope, configured = _scope(stage, kind, tenant, model, everything)
     entries = pausing(scope, reason, operator_of(operator), wiring.CLOCK())
-    run(_tell(configured, lambda _: entries))
+    run(_tell(configured, lambda _: entries, operator))
     say(f"paused: {describe_scope(scope.pause('', '', 0))}")
 
 
-def resume(
-    stage: Stage = None, kind: Kind = None, tenant: Tenant = None, model: Model = None, everything: All = False
+def resume(  # each is an option of the command line
+    stage: Stage = None,
+    kind: Kind = None,
+    tenant: Tenant = None,
+    model: Model = None,
+    everything: All = False,
+    operator: Operator = None,
 ) -> None:
     """Take a pause back, given by the same options."""
     scope, configured = _scope(stage, kind, tenant, model, everything)
-    run(_tell(configured, lambda state: resuming(scope, state)))
+    run(_tell(configured, lambda state: resuming(scope, state), operator))
     say("resumed")
 
 
@@ -65,7 +70,7 @@ def cancel(
 ) -> None:
     """Cancel jobs, whether they are queued, wait or run: each ends by a failure event `cancelled`."""
     configured = configure(level="WARNING")
-    run(_tell(configured, lambda _: cancelling(jobs, reason, operator_of(operator), wiring.CLOCK())))
+    run(_tell(configured, lambda _: cancelling(jobs, reason, operator_of(operator), wiring.CLOCK()), operator))
     say(f"{len(set(jobs))} cancelled; a job that has ended already stays as it is")
 
 
@@ -83,9 +88,13 @@ def control(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON l
     OUT.print(table)
 
 
-async def _tell(configured: Configured, entries: Callable[[ControlState], Sequence[Entry]]) -> None:
+async def _tell(
+    configured: Configured, entries: Callable[[ControlState], Sequence[Entry]], operator: str | None
+) -> None:
     async with wiring.open_control(configured, say) as opened:
-        await opened.tell(entries(opened.state))
+        said = entries(opened.state)
+        await opened.publisher.audit(audited(said, operator_of(operator), wiring.CLOCK()))
+        await opened.tell(said)
 
 
 async def _look(configured: Configured) -> ControlState:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pipeline.core.catalog import Catalog
 from pipeline.core.control import CANCEL_SECONDS, ControlState, Entry, describe_scope, key_of
 from pipeline.core.errors import ConfigurationError
-from pipeline.core.payloads import Control
+from pipeline.core.payloads import Audit, Control
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,17 @@ def cancelling(jobs: Sequence[str], reason: str, operator: str, now: float) -> l
         entry = Control(state="cancelled", job=job, reason=reason, operator=operator, at_ms=at, expires_at_ms=until)
         entries.append((key_of(entry), entry))
     return entries
+
+
+def audited(entries: Iterable[Entry], operator: str, now: float) -> list[Audit]:
+    """Tell the audit what was said: an entry that is written, or taken back."""
+    at_ms = int(now * 1000)
+    return [
+        Audit(action=f"control.{entry.state}", subject=key, operator=operator, reason=entry.reason, at_ms=at_ms)
+        if entry is not None
+        else Audit(action="control.resumed", subject=key, operator=operator, at_ms=at_ms)
+        for key, entry in entries
+    ]
 
 
 def listed(state: ControlState) -> list[dict[str, object]]:

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.core.control import CANCEL_SECONDS, ControlState
 from pipeline.core.errors import ConfigurationError
-from pipeline.ops.control import Scope, cancelling, listed, pausing, resuming
+from pipeline.ops.control import Scope, audited, cancelling, listed, pausing, resuming
 from pipeline.ops.topic_check import TopicState, problems
 from pipeline.resources import resource
 from pipeline.settings_catalog import load_catalog
@@ -69,3 +69,14 @@ def test_the_control_topic_is_checked_to_be_compacted_and_of_one_partition() -> 
     assert problems(wanted, wanted, [], 600) == []
     wrong = {"p.control": TopicState(3, {"cleanup.policy": "delete"} | size)}
     assert len(problems(wrong, wanted, [], 600)) == 2
+
+
+def test_all_that_is_said_is_audited() -> None:
+    """Each entry by its key: what was paused, cancelled and taken back, by whom, and why."""
+    said = [*pausing(Scope(stage="infer"), "quota", "ann", 7.0), *cancelling(["j"], "withdrawn", "ann", 7.0)]
+    told = audited([*said, ("pause/all", None)], "ann", 7.5)
+    assert [(one.action, one.subject, one.operator, one.reason, one.at_ms) for one in told] == [
+        ("control.paused", "pause/stage/infer", "ann", "quota", 7_500),
+        ("control.cancelled", "cancel/j", "ann", "withdrawn", 7_500),
+        ("control.resumed", "pause/all", "ann", "", 7_500),
+    ]
