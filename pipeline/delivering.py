@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import uuid4
 
-from pipeline.broker.admin import Admin
 from pipeline.broker.kafka_reader import open_reader
 from pipeline.clients.webhook import addresses, check_endpoint, open_webhooks
 from pipeline.core import names
 from pipeline.core.catalog import Catalog
 from pipeline.core.control import ControlState, Entry
-from pipeline.core.errors import ConfigurationError, Outcome
+from pipeline.core.errors import Outcome
 from pipeline.core.payloads import Audit
 from pipeline.core.ports import WebhookMessage
 from pipeline.ops.deliveries import DeliveryLog, Outcomes, Wanted
@@ -24,6 +23,7 @@ from pipeline.ops.resend import MESSAGES, Resender, Sources
 from pipeline.runtime.plan import plan
 from pipeline.settings import Configured
 from pipeline.stages.message import trial
+from pipeline.topology import AUDIT, DELIVERIES
 from pipeline.wiring import CLOCK, STAGES, ControlDesk, Say, catalog_of, open_control, opened_admin
 from pipeline.world import kafka_of
 
@@ -47,8 +47,7 @@ class DeliveryDesk:
 
     async def tell(self, entries: Sequence[Entry], audit: Audit) -> None:
         """Write what was done to the audit, and then to the control topic, for all workers."""
-        await self.control.publisher.audit([audit])
-        await self.control.tell(entries)
+        await self.control.tell(entries, [audit])
 
     async def outcomes(self, since_ms: int | None) -> dict[str, Outcomes]:
         """Add up the log by endpoint."""
@@ -62,13 +61,10 @@ class DeliveryDesk:
 async def open_deliveries(configured: Configured, say: Say, progress: Progress) -> AsyncIterator[DeliveryDesk]:
     """Open the desk. Raises ConfigurationError where the broker does not answer or a topic is not there."""
     prefix = configured.settings.topic_prefix
-    log = names.topic(prefix, "deliveries")
+    log = names.topic(prefix, DELIVERIES.noun)
     async with AsyncExitStack() as stack:
-        control = await stack.enter_async_context(open_control(configured, say))
+        control = await stack.enter_async_context(open_control(configured, say, AUDIT.noun, DELIVERIES.noun))
         admin = await stack.enter_async_context(opened_admin(configured, say))
-        await need_audit(admin, prefix)
-        if not await admin.partitions([log]):
-            raise ConfigurationError(f"{log} does not exist: run `pipeline topics create`")
         reader = await stack.enter_async_context(open_reader(kafka_of(configured), log))
         publisher = control.publisher
         bound = [plan(STAGES[name], prefix) for name in SENDERS]
@@ -77,13 +73,6 @@ async def open_deliveries(configured: Configured, say: Say, progress: Progress) 
         resender = Resender(sources, publisher.producer, publisher.audit, progress, CLOCK)
         entries = DeliveryLog(reader, admin, publisher.codec, log, progress)
         yield DeliveryDesk(catalog_of(configured), control, entries, resender)
-
-
-async def need_audit(admin: Admin, prefix: str) -> None:
-    """Raise ConfigurationError where there is no audit: what a person does is not to go unwritten."""
-    topic = names.topic(prefix, "audit")
-    if not await admin.partitions([topic]):
-        raise ConfigurationError(f"{topic} does not exist: run `pipeline topics create`")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from pipeline.core.letter_filter import LetterFilter
 from pipeline.core.ports import RecordDecoder
 from pipeline.core.retry import describe
 from pipeline.ops.letter_decode import DeadTopic
-from pipeline.ops.letter_scan import Progress, Snapshot
+from pipeline.ops.letter_scan import Progress, Snapshot, dead_of_others, unhindered
 from pipeline.ops.letters import LetterPorts, Letters, Listing
 from pipeline.resources import resource
 from pipeline.runtime.plan import plan
@@ -52,9 +51,7 @@ async def open_letter_ports(
         admin = await stack.enter_async_context(opened_admin(configured, say))
         producer = await stack.enter_async_context(open_producer(kafka))
         registry = await stack.enter_async_context(opened_registry(configured))
-        there = await admin.partitions(others)
-        if missing := [name for name in others if name not in there]:
-            raise ConfigurationError(f"--topic {missing[0]}: there is no such topic")
+        await dead_of_others(admin, others)
         schemas = load_schemas(resource("schemas"))
         yield LetterPorts(
             # Letters are looked at and dropped: their reader need not make them small to keep.
@@ -84,20 +81,6 @@ def _ours(configured: Configured, registry: SchemaRegistry | None) -> Mapping[st
 
 
 # ------------------------------------------------------------------ more than one process
-
-
-@contextmanager
-def unhindered() -> Iterator[None]:
-    """Let nobody look for cycles of objects while the block runs.
-
-    A million letters are a hundred million small objects, none of which is in a cycle; to look takes a fifth of the
-    time.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 @dataclass(frozen=True, slots=True)

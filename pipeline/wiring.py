@@ -27,7 +27,7 @@ from pipeline.core.catalog import Catalog
 from pipeline.core.control import ControlState, Entry, expired, key_of
 from pipeline.core.errors import ConfigurationError
 from pipeline.core.limits import MAX_FOREIGN_BYTES
-from pipeline.core.payloads import Document, Request
+from pipeline.core.payloads import Audit, Document, Request
 from pipeline.core.ports import Clock, Codec, Producer
 from pipeline.core.record import Record
 from pipeline.core.stage import Stage
@@ -269,21 +269,35 @@ class ControlDesk:
         """What is in force now."""
         return self.known.fold((), CLOCK())
 
-    async def tell(self, entries: Sequence[Entry]) -> None:
-        """Write entries; what has expired is cleared away, so that the compacted topic stays small."""
+    async def tell(self, entries: Sequence[Entry], audits: Sequence[Audit]) -> None:
+        """Write to the audit what is done, and then do it: write entries for all workers.
+
+        What has expired is cleared away, so that the compacted topic stays small.
+        """
+        await self.publisher.audit(audits)
         stale = [(key_of(one), None) for one in self.known.cancels.values() if expired(one, CLOCK())]
         await self.publisher.control([*entries, *stale])
 
 
+async def need_topics(admin: Admin, prefix: str, *nouns: str) -> None:
+    """Raise ConfigurationError where one of our topics is not there: what is written to it would go nowhere."""
+    topics = [names.topic(prefix, noun) for noun in nouns]
+    there = await admin.partitions(topics)
+    if missing := [name for name in topics if name not in there]:
+        raise ConfigurationError(f"{', '.join(missing)} does not exist: run `pipeline topics create`")
+
+
 @asynccontextmanager
-async def open_control(configured: Configured, say: Say) -> AsyncIterator[ControlDesk]:
-    """Read what is in force. Raises ConfigurationError where the broker does not answer or the topic is not there."""
+async def open_control(configured: Configured, say: Say, *also: str) -> AsyncIterator[ControlDesk]:
+    """Read what is in force; `also` are the nouns of other topics that are needed.
+
+    Raises ConfigurationError where the broker does not answer or a topic is not there.
+    """
     async with AsyncExitStack() as stack:
         desk = await stack.enter_async_context(open_desk(configured, say))
         # By a clock that stands still nothing has expired: what has is to be cleared away.
         control = await _control(configured, kafka_of(configured), desk.codec, stack, lambda: 0.0)
-        if not await desk.admin.partitions([control.topic]):
-            raise ConfigurationError(f"{control.topic} does not exist: run `pipeline topics create`")
+        await need_topics(desk.admin, desk.prefix, topology.CONTROL.noun, *also)
         await control.begin()
         yield ControlDesk(control.state, desk.publisher)
 

@@ -17,6 +17,7 @@ from pipeline.cli.session import ERR, MISUSED, OUT, complaints, configure, run, 
 from pipeline.core.control import ControlState, Entry, describe_scope
 from pipeline.ops.control import Scope, audited, cancelling, listed, pausing, resuming
 from pipeline.settings import Configured
+from pipeline.topology import AUDIT
 
 Stage = Annotated[str | None, typer.Option("--stage", help="Only at this stage.")]
 Kind = Annotated[str | None, typer.Option("--type", help="Only jobs of this event type.")]
@@ -91,10 +92,9 @@ def control(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON l
 async def _tell(
     configured: Configured, entries: Callable[[ControlState], Sequence[Entry]], operator: str | None
 ) -> None:
-    async with wiring.open_control(configured, say) as opened:
+    async with wiring.open_control(configured, say, AUDIT.noun) as opened:
         said = entries(opened.state)
-        await opened.publisher.audit(audited(said, operator_of(operator), wiring.CLOCK()))
-        await opened.tell(said)
+        await opened.tell(said, audited(said, operator_of(operator), wiring.CLOCK()))
 
 
 async def _look(configured: Configured) -> ControlState:

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import typer
 from rich.markup import escape
 
-from pipeline import delivering, wiring
+from pipeline import wiring
 from pipeline.cli.endpoint_name import Name
 from pipeline.cli.operator import Operator, Reason, operator_of
 from pipeline.cli.session import OUT, complaints, configure, run, say
@@ -23,6 +23,7 @@ from pipeline.core.errors import ConfigurationError
 from pipeline.core.payloads import Audit
 from pipeline.ops import endpoints as ops
 from pipeline.settings import Configured
+from pipeline.topology import AUDIT
 
 KINDS: tuple[Literal["v1", "v1a"], ...] = ("v1", "v1a")
 
@@ -114,7 +115,7 @@ def _kind(wanted: str | None, current: str) -> Literal["v1", "v1a"]:
 
 async def _audit(configured: Configured, record: Audit) -> None:
     async with wiring.open_desk(configured, say) as desk:
-        await delivering.need_audit(desk.admin, desk.prefix)
+        await wiring.need_topics(desk.admin, desk.prefix, AUDIT.noun)
         await desk.publisher.audit([record])
 
 

@@ -114,7 +114,7 @@ async def mark(letters: Letters, choice: Choice, wish: Wish, plan: MarkPlan, sco
             entries = [(one, entry_of(one, wish, now)) for one in batch]
             records = [
                 await entry_record(
-                    ports.codec, ports.states, counts.get(ports.states, 1), one.record.position, one.head.id, entry
+                    ports.codec, ports.states, counts.get(ports.states, 1), one.record.partition, one.head.id, entry
                 )
                 for one, entry in entries
             ]

@@ -10,7 +10,7 @@ from pipeline.core.letter import LetterHead
 from pipeline.core.letter_state import OPEN, LetterState, State
 from pipeline.core.payloads import Letter
 from pipeline.core.ports import Codec, Reader
-from pipeline.core.record import Outgoing, Partition, Position, Record
+from pipeline.core.record import Outgoing, Partition, Record
 from pipeline.ops.letter_scan import Shelf, scan, take_snapshot
 from pipeline.telemetry import logs
 
@@ -146,14 +146,16 @@ async def entries_of_gone(reader: Reader, shelf: Shelf, codec: Codec, topic: str
 
 
 async def entry_record(
-    codec: Codec, topic: str, partitions: int, place: Position, letter: str, entry: Letter | None
+    codec: Codec, topic: str, partitions: int, partition: int | None, key: str, entry: Letter | None
 ) -> Outgoing:
-    """Spell an entry about the letter that stands at `place`: on the partition of its number, modulo `partitions`.
+    """Spell an entry; None takes it back. Of a letter on `partition` it goes to that number, modulo `partitions`.
 
-    Whoever decides about a letter must be read after whoever decided before, so its entries share a partition.
+    Whoever decides about a letter must be read after whoever decided before, so its entries share a partition. An
+    entry about no letter goes by its key.
     """
     value = None if entry is None else await codec.encode(NOUN, entry)
-    return Outgoing(topic, letter.encode("ascii"), value, (), place.partition % max(partitions, 1))
+    number = None if partition is None else partition % max(partitions, 1)
+    return Outgoing(topic, key.encode("ascii", "replace"), value, (), number)
 
 
 async def _decoded(codec: Codec, record: Record) -> Letter | None:

@@ -15,7 +15,7 @@ from pipeline.core.ports import Codec, Reader
 from pipeline.core.record import Outgoing, Partition, Record
 from pipeline.core.replay import Entry
 from pipeline.ops.letter_scan import sweep
-from pipeline.ops.letter_states import LEASE
+from pipeline.ops.letter_states import LEASE, entry_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +56,8 @@ class Book:
         self._read.update(ends)
 
     async def write(self, key: str, letter: Letter | None, partition: int | None = None) -> Outgoing:
-        """Make the record of an entry; None takes it back. A letter's stands in its own partition, as far as there is
-        one of that number, and any other by its key."""
-        value = None if letter is None else await self.codec.encode("letters", letter)
-        number = None if partition is None else partition % self.partitions
-        return Outgoing(self.topic, key.encode("ascii", "replace"), value, partition=number)
+        """Make the record of an entry; None takes it back. `partition` is the letter's own."""
+        return await entry_record(self.codec, self.topic, self.partitions, partition, key, letter)
 
     def note(self, key: str, letter: Letter) -> None:
         """Take an entry for read that is written."""
