@@ -36,9 +36,9 @@ class ConnectConfig:
     """Where a worker comes from and where it keeps its things.
 
     `settings` is the folder deploy/connect, `cache` keeps the jars, `data` is a folder for the worker alone: in
-    standalone mode it goes on from the offsets that it finds there. `environment` has the variables that connectors
-    read as `${env:NAME}`; `changes` go over the worker's properties. `java_home` is the value of JAVA_HOME,
-    `search_path` where programs are looked for (None: PATH).
+    standalone mode it goes on from the offsets that it finds there, of which a kill may have left nothing.
+    `environment` has the variables that connectors read as `${env:NAME}`; `changes` go over the worker's properties.
+    `java_home` is the value of JAVA_HOME, `search_path` where programs are looked for (None: PATH).
     """
 
     settings: Path
@@ -171,7 +171,7 @@ class Connect:
         await self._rest.delete(name)
 
     async def kill(self) -> int:
-        """SIGKILL for the worker, in the middle of whatever it does."""
+        """SIGKILL for the worker, in the middle of whatever it does; a standalone one may lose its offsets by that."""
         return await self._worker.process.kill()
 
     async def wait(self) -> int:
@@ -183,7 +183,7 @@ class Connect:
         return await self._worker.process.terminate(grace)
 
     async def restart(self) -> None:
-        """Start the worker again, though it may have been killed; its connectors go on where they were."""
+        """Start the worker again, though it may have been killed; its connectors go on from their offsets."""
         await self._worker.start_again()
         self._since.clear()
         for name, configuration in self._wanted.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,8 @@ from tests.kafka_fixture import kafka_config
 SETTINGS = resource("deploy", "connect")
 PLACEHOLDER = "unavailable-3f6d0c"
 BOTH = "public.documents,public.documents_default"
+REPEATS = {"exactly.once.source.support": "disabled", "offset.flush.interval.ms": "1000"}
+"""With it a distributed worker that was killed sends again what it had sent since it last wrote its offsets."""
 
 # The tables of the captured records: one with the replica identity that source.sql gives it, one without.
 _TABLES = """
@@ -146,8 +148,19 @@ class Site:
         finally:
             await connection.close()
 
+    async def kill(self) -> None:
+        """SIGKILL for the worker at its worst moment: while it writes what it keeps in a file of its own.
+
+        A standalone one has lost its offsets then: it takes a new snapshot, which tells no deletion. So what is to go
+        on after a kill runs distributed, with offsets in Kafka; they are there once `until_passed` has returned.
+        """
+        await self.connect.kill()
+        offsets = self.connect.log.with_name("connect.offsets")
+        if offsets.exists():
+            offsets.write_bytes(b"")
+
     async def until_passed(self) -> None:
-        """Wait until the connector's slot is beyond all that the source's log has now."""
+        """Wait until the connector's slot is beyond all that the source's log has now, and its offsets are written."""
         written = await self.value("SELECT pg_current_wal_lsn()::text")
         behind = "SELECT confirmed_flush_lsn < '{}' FROM pg_replication_slots WHERE slot_name = 'documents_slot'"
         while await self.value(behind.format(written)):
@@ -164,8 +177,10 @@ class Site:
 
 
 @asynccontextmanager
-async def cdc_site(folder: Path, bootstrap_servers: str, mode: Mode = "standalone") -> AsyncIterator[Site]:
-    """A source with the tables of the captured records, and a worker without connectors yet."""
+async def cdc_site(
+    folder: Path, bootstrap_servers: str, mode: Mode = "standalone", changes: Mapping[str, str] | None = None
+) -> AsyncIterator[Site]:
+    """A source with the tables of the captured records, and a worker (with `changes`) without connectors yet."""
     kafka, prefix = kafka_config(folder), f"cdc{uuid4().hex[:8]}"
     # A cluster of workers of its own: one that finds the topics of another takes over its connectors.
     own = {"group.id": prefix} | {
@@ -179,7 +194,7 @@ async def cdc_site(folder: Path, bootstrap_servers: str, mode: Mode = "standalon
             bootstrap_servers=bootstrap_servers,
             environment=Source(source.host, source.port, "postgres", PLACEHOLDER).environment,
             mode=mode,
-            changes=own if mode == "distributed" else {},
+            changes={**(own if mode == "distributed" else {}), **(changes or {})},
             java_home=kafka.java_home,
         )
         async with kafka_connect(config) as connect:

@@ -13,7 +13,7 @@ import pytest
 from pipeline.devkit.connect_rest import ConnectFailed
 from pipeline.devkit.kafka import Broker
 from pipeline.devkit.postgres_programs import PostgresMissing
-from tests.system.cdc_site import PLACEHOLDER, Change, Site, cdc_site
+from tests.system.cdc_site import PLACEHOLDER, REPEATS, Change, Site, cdc_site
 
 pytestmark = [pytest.mark.system, pytest.mark.kafka, pytest.mark.soak]
 
@@ -46,7 +46,7 @@ def cdc(kafka: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run
     folder = tmp_path_factory.mktemp("cdc")
 
     async def begin(stack: AsyncExitStack) -> Site:
-        site = await stack.enter_async_context(cdc_site(folder, kafka.bootstrap_servers))
+        site = await stack.enter_async_context(cdc_site(folder, kafka.bootstrap_servers, "distributed", REPEATS))
         await site.sql(insert("documents", "old", "as it was"), insert("documents_default", "old", "as it was"))
         await site.connect.run("documents", site.configuration())
         return site
@@ -209,7 +209,7 @@ def test_a_worker_that_was_killed_repeats_but_loses_nothing(cdc: Running) -> Non
                 await site.until_passed()
                 writing = asyncio.create_task(write())
                 await reader.until(lambda all_: len(of(all_, *names)) > 100)
-                await site.connect.kill()
+                await site.kill()
             await site.connect.restart()
             await site.connect.until_streaming("documents")
             await writing
@@ -270,7 +270,8 @@ def test_a_failed_connector_says_why_and_is_started_again(cdc: Running) -> None:
         tending.cancel()
         assert "starting it again" in told[0]
         await site.connect.delete("late")
-        assert (await site.connect.status("late")).connector == "UNKNOWN"
+        while (await site.connect.status("late")).connector != "UNKNOWN":
+            await asyncio.sleep(0.1)
 
     cdc.run(play())
 

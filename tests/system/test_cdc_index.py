@@ -72,7 +72,7 @@ async def test_the_index_holds_what_the_source_holds(kafka: Broker, tmp_path: Pa
     """
     shelves = Shelves(random.Random(7))
     try:
-        async with cdc.cdc_site(tmp_path / "cdc", kafka.bootstrap_servers) as source:
+        async with cdc.cdc_site(tmp_path / "cdc", kafka.bootstrap_servers, "distributed", cdc.REPEATS) as source:
             await source.sql(*shelves.some(30))
             await source.connect.run("documents", source.configuration())
             mapping = tmp_path / "tables.yaml"
@@ -134,12 +134,13 @@ class _Hurt:
 
 
 async def _edit_under_kills(source: cdc.Site, place: Site, shelves: Shelves) -> None:
+    await source.until_passed()
     await source.sql(*shelves.some(60))
     await place.stages["retrieve+index"].process.kill()
     await source.sql(shelves.truncate(), *shelves.some(40))
     indexing = asyncio.create_task(place.start("retrieve", "index"))
     await source.sql(*shelves.some(60))
-    await source.connect.kill()
+    await source.kill()
     await source.sql(*shelves.some(20))
     await source.connect.restart()
     await source.connect.until_streaming("documents")

@@ -33,7 +33,7 @@ async def _kill_in_flow(site: Site) -> None:
         rows = (f"INSERT INTO documents VALUES ('{name}', 'acme', 't', 'b')" for name in names)
         writing = asyncio.create_task(site.sql(*rows))
         await reader.until(lambda all_: len(all_) > 60)
-        await site.connect.kill()
+        await site.kill()
         await site.connect.restart()
         await site.connect.until_streaming("documents")
         await writing
