@@ -247,9 +247,9 @@ class Admin:
     async def lag(self, group: str, topics: Iterable[str]) -> Mapping[Partition, int]:
         """Return how many offsets `group` is behind in every partition; where it never was, all that is kept."""
         wanted = sorted(set(topics))
-        ends, begins, committed = await asyncio.gather(
-            self.end_offsets(wanted), self.begin_offsets(wanted), self.committed(group, wanted)
-        )
+        # Ends after commits: a record that is copied to a tier and committed in between would be counted nowhere.
+        committed = await self.committed(group, wanted)
+        ends, begins = await asyncio.gather(self.end_offsets(wanted), self.begin_offsets(wanted))
         return {name: max(end - committed.get(name, begins.get(name, 0)), 0) for name, end in ends.items()}
 
     # -------------------------------------------------------------- parts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import pytest
 from confluent_kafka import KafkaException, Producer
@@ -12,6 +12,7 @@ from confluent_kafka import KafkaException, Producer
 from pipeline.broker.admin import Admin, TopicSpec, open_admin
 from pipeline.broker.config import KafkaConfig
 from pipeline.core.errors import ConfigurationError
+from pipeline.core.record import Partition
 from pipeline.devkit.kafka import Broker
 
 pytestmark = pytest.mark.local
@@ -58,6 +59,28 @@ async def test_members_of_nothing(test_broker: str) -> None:
     async with open_admin(KafkaConfig({"bootstrap.servers": test_broker})) as admin:
         with contextlib.suppress(KafkaException):
             assert list(await admin.members("a group", 2.0)) == []
+
+
+class _Moving(Admin):
+    """Of a group that copies its only record to a tier, and commits it, just when it is asked where it stands."""
+
+    moved = False
+
+    async def committed(self, group: str, topics: Iterable[str]) -> Mapping[Partition, int]:
+        self.moved = True
+        return {Partition("source", 0): 1}
+
+    async def end_offsets(self, topics: Iterable[str]) -> Mapping[Partition, int]:
+        return {Partition("source", 0): 1, Partition("tier", 0): int(self.moved)}
+
+    async def begin_offsets(self, topics: Iterable[str]) -> Mapping[Partition, int]:
+        return {Partition("source", 0): 0, Partition("tier", 0): 0}
+
+
+async def test_lag_while_a_record_moves(nobody: str) -> None:
+    """A record that goes from a topic to a tier while its group's lag is asked for is seen on one of them at least."""
+    admin = _Moving(KafkaConfig({"bootstrap.servers": nobody}))
+    assert sum((await admin.lag("a group", ["source", "tier"])).values()) == 1
 
 
 async def test_refused_configuration() -> None:
