@@ -134,7 +134,7 @@ def _tell(order: _Order, plan: MarkPlan, done: int, purged: Purged | None) -> No
         line(told)
         return
     word = {"resolve": "resolved", "reopen": "reopened", "assign": f"assigned to {order.wish.assignee}"}.get(move)
-    _say(f"{done} dead letters {word or 'purged'}")
+    _say(f"{done} dead {'letter' if done == 1 else 'letters'} {word or 'purged'}")
     for why, count in plan.refused.most_common():
         _say(f"{count} left as they were: {why}")
     if purged is not None:

@@ -37,6 +37,7 @@ from pipeline.ops.replay_work import Person
 from pipeline.settings import Configured
 
 Names = list[str] | None
+Ids = Annotated[Names, typer.Argument(help="Ids of letters, as `--letter` takes them.", show_default=False)]
 File = Annotated[Path | None, typer.Option("--file", help="Only the letters of such an export; `-` reads them here.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan, and change nothing.")]
 Rate = Annotated[float, typer.Option("--rate", min=0.001, max=1_000_000, help="So many letters a second.")]
@@ -88,6 +89,7 @@ def register(dlq_app: typer.Typer) -> None:
 @asking
 def replay(  # noqa: PLR0913, PLR0917  # each is an option of the command line
     asked: Asked,
+    ids: Ids = None,
     file: File = None,
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -116,7 +118,7 @@ def replay(  # noqa: PLR0913, PLR0917  # each is an option of the command line
         patch = asked_patch(changes or (), wiring.catalog_of(configured))
         name = resume or _new_id(wiring.CLOCK())
         rules = Rules(name, again, most, guard, extend, undecodable, patch, to, source)
-        wanted = _wanted(asked, file)
+        wanted = _wanted(asked, ids or (), file)
     person = Person(operator_of(operator), why)
     order = _Order(asked.topics, dry_run, yes, rate, resume is not None, take_over, person, as_json)
     raise typer.Exit(run(_replay(configured, order, rules, wanted)))
@@ -155,14 +157,14 @@ async def _resumed(replays: Replays, rules: Rules, wanted: Wanted) -> tuple[Rule
     return asked_before(await replays.earlier(rules.replay), named)
 
 
-def _wanted(asked: Asked, file: Path | None) -> Wanted:
-    if file is None:
-        return Wanted(asked.filter, asked.limit)
-    listed = frozenset(_of_file(file))
-    if not listed:
-        raise ConfigurationError(f"{file} holds no letter")
-    letters = listed & frozenset(asked.filter.letters) if asked.filter.letters else listed
-    return Wanted(replace(asked.filter, letters=letters), asked.limit)
+def _wanted(asked: Asked, ids: Sequence[str], file: Path | None) -> Wanted:
+    letters = frozenset((*asked.filter.letters, *ids))
+    if file is not None:
+        listed = frozenset(_of_file(file))
+        if not listed:
+            raise ConfigurationError(f"{file} holds no letter")
+        letters = listed & letters if letters else listed
+    return Wanted(replace(asked.filter, letters=letters or ()), asked.limit)
 
 
 def _new_id(now: float) -> str:

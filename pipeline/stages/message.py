@@ -17,6 +17,8 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic_core import to_json
+
 from pipeline.core.event import Event
 from pipeline.core.payloads import Citation, Failure, Payload, Result
 
@@ -110,4 +112,4 @@ def _citation(citation: Citation) -> dict[str, Any]:
 
 def _message(kind: str, at_ms: int, data: dict[str, Any]) -> bytes:
     at = datetime.fromtimestamp(max(at_ms, 0) / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return json.dumps({"type": kind, "timestamp": at, "data": data}, ensure_ascii=False).encode()
+    return to_json({"type": kind, "timestamp": at, "data": data})

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 from pipeline.core.catalog import Catalog, EventType
 from pipeline.core.endpoints import ENDPOINT_DISABLED, LAST_ATTEMPT, Heard, host_of, may_reach
-from pipeline.core.errors import Fail, Outcome, Retry
+from pipeline.core.errors import Fail, Retry
 from pipeline.core.payloads import Delivery
 from pipeline.core.ports import EndpointBook, WebhookAnswer, WebhookMessage, WebhookSender
 from pipeline.core.stage import Context
@@ -119,8 +120,9 @@ def report(
     reason: str = "",
     *,
     code: str = "",
+    figures: Mapping[str, Any] = MappingProxyType({}),
 ) -> Delivery:
-    """Tell what became of a message; without an attempt there is no more to tell."""
+    """Tell what became of a message, with the `figures` of the attempt where one was made."""
     return Delivery(
         endpoint=posting.target.endpoint,
         metadata=dict(posting.metadata),
@@ -131,6 +133,7 @@ def report(
         code=code,
         attempts=ctx.attempt,
         finished_at_ms=int(ctx.now() * 1000),
+        **figures,
     )
 
 
@@ -144,16 +147,12 @@ def _ended(posting: Posting, answer: WebhookAnswer, ctx: Context, begun: float) 
         "response_bytes": answer.response_bytes,
     }
     if refusal is None:
-        return report(posting, ctx, "delivered").model_copy(update=figures)
+        return report(posting, ctx, "delivered", figures=figures)
     if isinstance(refusal, Fail):
-        told = report(posting, ctx, "undeliverable", refusal.reason, code=refusal.code)
-        return told.model_copy(update=figures)
-    ctx.emit(_failed(posting, refusal, ctx).model_copy(update=figures))
-    raise refusal
-
-
-def _failed(posting: Posting, refusal: Outcome, ctx: Context) -> Delivery:
+        return report(posting, ctx, "undeliverable", refusal.reason, code=refusal.code, figures=figures)
     if isinstance(refusal, Retry) and ctx.attempt >= LAST_ATTEMPT:
         reason = f"{refusal.reason}; that was the last of {LAST_ATTEMPT} attempts: the message is a dead letter now"
-        return report(posting, ctx, "undeliverable", reason, code=refusal.code)
-    return report(posting, ctx, "failed", refusal.reason, code=refusal.code)
+        ctx.emit(report(posting, ctx, "undeliverable", reason, code=refusal.code, figures=figures))
+    else:
+        ctx.emit(report(posting, ctx, "failed", refusal.reason, code=refusal.code, figures=figures))
+    raise refusal

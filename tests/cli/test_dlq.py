@@ -299,7 +299,7 @@ def test_letters_are_worked_on_by_name(place: Place) -> None:
     """Assigned, resolved, reopened; what cannot be done is said, and the code is 1 where nothing was done."""
     first, second = place.bury("a", "b")
     assert "2 dead letters assigned to bob" in place.told("assign", first, second, "--to", "bob")
-    assert "1 dead letters resolved" in place.told("resolve", first, "--why", "done by hand")
+    assert "1 dead letter resolved" in place.told("resolve", first, "--why", "done by hand")
     assert ["resolved", "assigned"] == place.states(first, second)
     refused = place.invoke("resolve", first)
     assert (1, True) == (refused.exit_code, "1 left as they were: it is resolved already" in refused.stdout)

@@ -128,6 +128,23 @@ def test_letters_of_an_export(run: Run, sites: list[Site], tmp_path: Path) -> No
     assert not sites[0].back()
 
 
+def test_letters_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As arguments, as the other verbs have it, or as options; of an export then only those that are named, too."""
+    site = asyncio.run(Site.make(time.time))
+    one, two, three = (asyncio.run(site.bury(number)).id for number in range(3))
+
+    @asynccontextmanager
+    async def opened(configured: Configured, say: object, others: Sequence[str] = ()) -> AsyncIterator[Replays]:
+        yield await site.replays()
+
+    monkeypatch.setattr(replaying, "open_replays", opened)
+    monkeypatch.chdir(tmp_path)
+    Path("export").write_text(f'{{"letter": "{two}"}}\n{{"letter": "{three}"}}\n')
+    for named, count in (([one], 1), ([one, two], 2), ([one, "--letter", two], 2), ([one, two, "--file", "export"], 1)):
+        done = CliRunner().invoke(app, ["dlq", "replay", *named, "--dry-run"])
+        assert f"{count} of {count} letters go" in done.output, named
+
+
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
