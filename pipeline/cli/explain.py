@@ -13,8 +13,8 @@ from pipeline.cli.console import bars
 from pipeline.cli.session import ERR, FAILED, OUT, complaints, configure, run, say
 from pipeline.core.letter_filter import moment
 from pipeline.ops.explain import Answer, Question
-from pipeline.ops.explain_scan import Progress
 from pipeline.ops.explain_text import lines, plain
+from pipeline.ops.letter_scan import Progress
 from pipeline.settings import Configured
 
 

@@ -14,7 +14,7 @@ from pipeline.core.errors import Reject
 from pipeline.core.payloads import Delivery
 from pipeline.core.ports import Codec, Reader
 from pipeline.core.record import Partition, Position, Record
-from pipeline.ops.letter_scan import Progress, Shelf, Snapshot, scan, take_snapshot
+from pipeline.ops.letter_scan import Progress, Shelf, scan, take_snapshot
 
 NOUN = "deliveries"
 OUTCOMES = ("delivered", "failed", "undeliverable", "suppressed")
@@ -89,21 +89,19 @@ class DeliveryLog:
 
     async def entries(self, wanted: Wanted) -> AsyncIterator[Entry]:
         """Go through the entries that are meant, in order within a partition: that is, of one job. Junk is passed."""
-        snapshot = await self._snapshot(wanted.since_ms)
-        passed = partial(self._passed, snapshot.total)
-        async for records in scan(self.reader, snapshot, passed):
+        spans = await self._spans(wanted.since_ms)
+        async for records in scan(self.reader, spans, partial(self.progress, "deliveries")):
             for record in records:
                 entry = await self._entry(record, wanted)
                 if entry is not None:
                     yield entry
 
-    async def _snapshot(self, since_ms: int | None) -> Snapshot:
-        whole = await take_snapshot(self.reader, self.shelf, [self.topic])
+    async def _spans(self, since_ms: int | None) -> Mapping[Partition, range]:
+        whole = (await take_snapshot(self.reader, self.shelf, [self.topic])).spans
         if since_ms is None:
             return whole
         at = await self.shelf.offsets_at([self.topic], since_ms)
-        begins = {name: min(max(begin, at.get(name, begin)), whole.ends[name]) for name, begin in whole.begins.items()}
-        return Snapshot(begins, whole.ends)
+        return {name: range(max(span.start, at.get(name, 0)), span.stop) for name, span in whole.items()}
 
     async def _entry(self, record: Record, wanted: Wanted) -> Entry | None:
         read = h.texts(record.headers)
@@ -118,9 +116,6 @@ class DeliveryLog:
             return None
         source, run = h.settled(read.get(h.SOURCE)), h.count(read.get(h.RUN))
         return Entry(record.position, record.timestamp_ms, job, run, source[0] if source else None, delivery)
-
-    def _passed(self, total: int, behind: int) -> None:
-        self.progress("deliveries", behind, total)
 
 
 @dataclass

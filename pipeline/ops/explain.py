@@ -6,8 +6,10 @@ Only the records of the job are kept, without their texts, so that memory is bou
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from pipeline.core import headers as h
@@ -23,9 +25,9 @@ from pipeline.ops.explain_facts import Fact, event_of, fact_of, letter_of, paylo
 from pipeline.ops.explain_layout import Layout, Place
 from pipeline.ops.explain_line import Group
 from pipeline.ops.explain_people import Note, note_of
-from pipeline.ops.explain_scan import Progress, Sweep
 from pipeline.ops.explain_story import Story, tell
 from pipeline.ops.explain_waits import Standing
+from pipeline.ops.letter_scan import Progress, Unread, scan
 
 MOST_FACTS = 10_000
 """The most records of one question that are kept; the rest is counted."""
@@ -33,6 +35,9 @@ MOST_JOBS = 20
 """The most jobs of one trace that are told of."""
 CLOCK_MARGIN_MS = 3_600_000
 """How much earlier than asked records are looked for: the clocks of their writers may differ."""
+
+STILL_SECONDS = 30.0
+"""After so long without any progress the rest is given up, and said to be unread."""
 
 
 class Offsets(Protocol):
@@ -210,17 +215,25 @@ class Explainer:
     async def _sweep(self, search: Search, snapshot: _Snapshot, question: Question) -> _Found:
         found, control = _Found(), names.topic(self.layout.prefix, "control")
         spans = snapshot.of({*self.layout.places, control})
-        sweep = Sweep(self.reader, spans, "reading the topics", self.progress)
-        async for record in sweep.records():
-            place = self.layout.places.get(record.topic)
-            if place is None:
-                found.words += await self._words(record)
-            elif search.may_hold(record, place):
-                fact = await self._fact(record, place, search, show=question.show_payload)
-                if fact is not None:
-                    found.add(fact)
-        found.unread = sweep.unread
+        try:
+            async for record in self._records(spans, "reading the topics"):
+                place = self.layout.places.get(record.topic)
+                if place is None:
+                    found.words += await self._words(record)
+                elif search.may_hold(record, place):
+                    fact = await self._fact(record, place, search, show=question.show_payload)
+                    if fact is not None:
+                        found.add(fact)
+        except Unread as error:
+            found.unread = error.partitions
         return found
+
+    async def _records(self, spans: Mapping[Partition, range], what: str) -> AsyncGenerator[Record, None]:
+        told = partial(self.progress, what)
+        async with aclosing(scan(self.reader, spans, told, patience=STILL_SECONDS)) as batches:
+            async for records in batches:
+                for record in records:
+                    yield record
 
     async def _words(self, record: Record) -> list[Entry]:
         key = (record.key or b"").decode("utf-8", "replace")
@@ -234,13 +247,13 @@ class Explainer:
     async def _notes(self, snapshot: _Snapshot, facts: Iterable[Fact]) -> list[Note]:
         """Find what people did about the jobs of these facts."""
         ids, latest = _ids(facts), dict[object, Note]()
-        sweep = Sweep(self.reader, snapshot.of(self.layout.people), "reading what people did", self.progress)
-        async for record in sweep.records():
-            noun = self.layout.people[record.topic]
-            note = await note_of(self.codec, noun, record)
-            if note.concerns(ids) and len(latest) < MOST_FACTS:
-                # Of the compacted topics the last word counts, compacted or not.
-                latest[record.position if noun == "audit" else (noun, record.key)] = note
+        with suppress(Unread):
+            async for record in self._records(snapshot.of(self.layout.people), "reading what people did"):
+                noun = self.layout.people[record.topic]
+                note = await note_of(self.codec, noun, record)
+                if note.concerns(ids) and len(latest) < MOST_FACTS:
+                    # Of the compacted topics the last word counts, compacted or not.
+                    latest[record.position if noun == "audit" else (noun, record.key)] = note
         return list(latest.values())
 
     async def _fact(self, record: Record, place: Place, search: Search, *, show: bool) -> Fact | None:

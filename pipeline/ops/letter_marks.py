@@ -170,7 +170,7 @@ async def _first_kept(letters: Letters, snapshot: Snapshot) -> tuple[dict[Partit
     """Find the first letter of each partition that is not purged; returns their offsets, and how many precede them."""
     kept: dict[Partition, int] = {}
     passed = 0
-    async with letters.ports.opens() as reader, aclosing(scan(reader, snapshot, lambda _: None, kept)) as batches:
+    async with letters.ports.opens() as reader, aclosing(scan(reader, snapshot.spans, stop=kept)) as batches:
         async for records in batches:
             for record in records:
                 name = Partition(record.topic, record.partition)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
-from pipeline.core.errors import ConfigurationError
+from pipeline.core.errors import ConfigurationError, PipelineError
 from pipeline.core.ports import Reader
 from pipeline.core.record import Partition, Position, Record
 
@@ -21,6 +23,15 @@ Opens = Callable[[], AbstractAsyncContextManager[Reader]]
 
 Progress = Callable[[str, int, int], None]
 """Told of what is done, how many parts of it, and of how many in all."""
+
+
+class Unread(PipelineError):
+    """Of `partitions` nothing has come for too long; all others were read."""
+
+    def __init__(self, partitions: Collection[Partition]) -> None:
+        """Keep them."""
+        super().__init__(f"Kafka does not serve {', '.join(sorted(f'{one.topic}:{one.number}' for one in partitions))}")
+        self.partitions = partitions
 
 
 class Shelf(Protocol):
@@ -47,9 +58,14 @@ class Snapshot:
     ends: Mapping[Partition, int]
 
     @property
+    def spans(self) -> Mapping[Partition, range]:
+        """The offsets in it, by partition."""
+        return {name: range(self.begins[name], end) for name, end in self.ends.items()}
+
+    @property
     def total(self) -> int:
         """Count the offsets in it; of a log that is compacted or written in transactions that is more than records."""
-        return sum(end - self.begins.get(name, 0) for name, end in self.ends.items())
+        return sum(map(len, self.spans.values()))
 
     def shares(self, count: int) -> list[Snapshot]:
         """Divide it into `count` parts of about one size, or fewer; partitions of one number stay together.
@@ -57,8 +73,8 @@ class Snapshot:
         So do then the entries about their letters: each part needs a part of these alone.
         """
         sizes: Counter[int] = Counter()
-        for name, end in self.ends.items():
-            sizes[name.number] += end - self.begins[name]
+        for name, span in self.spans.items():
+            sizes[name.number] += len(span)
         parts: list[set[int]] = [set() for _ in range(max(1, min(count, len(+sizes))))]
         for number, _ in sizes.most_common():
             min(parts, key=lambda part: sum(sizes[one] for one in part)).add(number)
@@ -107,50 +123,47 @@ async def take_snapshot(reader: Reader, shelf: Shelf, topics: Sequence[str]) -> 
 
 
 async def scan(
-    reader: Reader, snapshot: Snapshot, passed: Callable[[int], None], stop: Collection[Partition] = ()
+    reader: Reader,
+    spans: Mapping[Partition, range],
+    passed: Callable[[int, int], None] = lambda _done, _total: None,
+    stop: Collection[Partition] = (),
+    patience: float = inf,
 ) -> AsyncGenerator[Sequence[Record], None]:
-    """Yield all records of a snapshot, in order within a partition; `passed` is told the number of offsets behind.
+    """Yield all records of some spans, in order within a partition; `passed` is told how many offsets of all are done.
 
     Meanwhile nothing else may use the reader. What retention deletes meanwhile is passed over. A partition that the
-    caller adds to `stop` is read no further.
+    caller adds to `stop` is read no further. Raises Unread after more than `patience` seconds without any progress.
     """
-    left = {name: end for name, end in snapshot.ends.items() if end > snapshot.begins[name]}
-    stands = dict(snapshot.begins)
-    for name in left:
-        reader.follow(name, snapshot.begins[name])
+    left = {name: span for name, span in spans.items() if span}
+    stands = {name: span.start for name, span in left.items()}
+    done, total, clock = 0, sum(map(len, left.values())), asyncio.get_running_loop().time
+    moved = clock()
+    for name, start in stands.items():
+        reader.follow(name, start)
     try:
         while left:
-            yield _within(await reader.fetch(FETCH_RECORDS, FETCH_SECONDS), snapshot.ends)
-            for name, position in reader.positions().items():
-                if name in left:
-                    stands[name] = min(position, left[name])
-            done = [name for name, end in left.items() if stands[name] >= end or name in stop]
-            if done:
-                reader.leave(done)
-                for name in done:
-                    del left[name]
-            passed(sum(stands[name] - begin for name, begin in snapshot.begins.items()))
+            yield _within(await reader.fetch(FETCH_RECORDS, FETCH_SECONDS), spans)
+            positions = reader.positions()
+            stands |= {name: min(max(positions.get(name, 0), stands[name]), span.stop) for name, span in left.items()}
+            through = [name for name, span in left.items() if stands[name] == span.stop or name in stop]
+            if through:
+                reader.leave(through)
+                left = {name: span for name, span in left.items() if name not in through}
+            before, done = done, sum(stands[name] - spans[name].start for name in stands)
+            passed(done, total)
+            moved = clock() if done > before else moved
+            if left and clock() - moved > patience:
+                raise Unread(list(left))
     finally:
         reader.leave(list(left))  # whoever reads next is to have nothing of it
 
 
-async def sweep(reader: Reader, spans: Mapping[Partition, range]) -> AsyncGenerator[Sequence[Record], None]:
-    """Yield what stands in each partition's span, as `scan` does."""
-    snapshot = Snapshot(
-        {name: span.start for name, span in spans.items()}, {name: span.stop for name, span in spans.items()}
-    )
-    async with aclosing(scan(reader, snapshot, lambda _: None)) as batches:
-        async for records in batches:
-            if records:
-                yield records
-
-
-def _within(records: Sequence[Record], ends: Mapping[Partition, int]) -> Sequence[Record]:
+def _within(records: Sequence[Record], spans: Mapping[Partition, range]) -> Sequence[Record]:
     # As nearly always all of them are: the last of each partition shows it.
     last = {(record.topic, record.partition): record.offset for record in records}
-    if all(offset < ends[Partition(*name)] for name, offset in last.items()):
+    if all(offset < spans[Partition(*name)].stop for name, offset in last.items()):
         return records
-    return [record for record in records if record.offset < ends[Partition(record.topic, record.partition)]]
+    return [record for record in records if record.offset < spans[Partition(record.topic, record.partition)].stop]
 
 
 async def read_at(reader: Reader, place: Position) -> Record | None:

@@ -83,7 +83,7 @@ async def _audits(letters: Letters, letter: str) -> Sequence[Audit]:
     found = []
     async with ports.opens() as reader:
         bounds = await take_snapshot(reader, ports.shelf, [ports.audit])
-        async with aclosing(scan(reader, bounds, lambda _: None)) as batches:
+        async with aclosing(scan(reader, bounds.spans)) as batches:
             async for records in batches:
                 found += [one for one in [await _audit(letters, record) for record in records] if one]
     return [one for one in found if one.subject == letter or letter in one.details.get("ids", "").split()]

@@ -97,7 +97,7 @@ async def read_states(
     states, bounds = LetterStates(), await take_snapshot(reader, shelf, [topic])
     if numbers is not None:
         bounds = bounds.only({number % max(len(bounds.ends), 1) for number in numbers})
-    async for records in scan(reader, bounds, _nobody):
+    async for records in scan(reader, bounds.spans):
         for record in records:
             try:
                 states.fold(_key(record), await _decoded(codec, record), record.timestamp_ms)
@@ -112,7 +112,7 @@ async def read_entries(
     """Read all that is kept of what was ever done about the letters `wanted`, by id, oldest first."""
     keys = {one.encode() for one in wanted}
     found: dict[str, list[Letter | None]] = {one: [] for one in wanted}
-    async for records in scan(reader, await take_snapshot(reader, shelf, [topic]), _nobody):
+    async for records in scan(reader, (await take_snapshot(reader, shelf, [topic])).spans):
         for record in records:
             if record.key in keys:
                 try:
@@ -129,7 +129,7 @@ async def entries_of_gone(reader: Reader, shelf: Shelf, codec: Codec, topic: str
     """
     gone: dict[bytes, int] = {}
     begins: dict[str, Mapping[Partition, int]] = {}
-    async for records in scan(reader, await take_snapshot(reader, shelf, [topic]), _nobody):
+    async for records in scan(reader, (await take_snapshot(reader, shelf, [topic])).spans):
         for record in records:
             gone.pop(record.key or b"", None)
             try:
@@ -168,7 +168,3 @@ def _key(record: Record) -> str:
 
 def _ignored(record: Record, unfit: Reject) -> None:
     logs.get().warning(f"{record.position} is ignored: {unfit.reason}", action="letters.ignored")
-
-
-def _nobody(_: int) -> None:
-    """Tell nobody."""

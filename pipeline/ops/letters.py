@@ -11,6 +11,7 @@ import re
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from pipeline.core.errors import ConfigurationError
@@ -141,8 +142,8 @@ class Letters:
         """Yield all records of the dead-letter topics, up to where they end now."""
         async with self.ports.opens() as reader:
             bounds = snapshot or await take_snapshot(reader, self.ports.shelf, list(self.ports.topics))
-            total, told = bounds.total, self.ports.progress
-            async with aclosing(scan(reader, bounds, lambda done: told("dead letters", done, total))) as batches:
+            told = partial(self.ports.progress, "dead letters")
+            async with aclosing(scan(reader, bounds.spans, told)) as batches:
                 async for records in batches:
                     yield records
 

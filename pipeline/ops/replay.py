@@ -10,11 +10,12 @@ from pipeline.core import names
 from pipeline.core.payloads import Audit
 from pipeline.core.ports import Reader, Transactions
 from pipeline.core.replay import Rules
+from pipeline.ops.letter_scan import Progress
 from pipeline.ops.replay_audit import details_of, earlier
 from pipeline.ops.replay_book import Book
 from pipeline.ops.replay_journal import Journal
 from pipeline.ops.replay_letters import Known
-from pipeline.ops.replay_plan import Plan, Planner, Progress, Wanted
+from pipeline.ops.replay_plan import Plan, Planner, Wanted
 from pipeline.ops.replay_run import Report, Run
 from pipeline.ops.replay_work import Person, Steps
 

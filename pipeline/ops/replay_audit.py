@@ -15,7 +15,7 @@ from pipeline.core.payloads import Audit
 from pipeline.core.ports import Codec, Reader
 from pipeline.core.record import Partition
 from pipeline.core.replay import Rules
-from pipeline.ops.letter_scan import sweep
+from pipeline.ops.letter_scan import scan
 from pipeline.ops.replay_plan import Plan, Wanted
 
 MOST_NAMED = 1_000
@@ -49,7 +49,7 @@ async def earlier(reader: Reader, codec: Codec, topic: str, replay: str) -> Audi
     """Find how a replay was started. Raises ConfigurationError where the audit knows of none of this id."""
     ends = await reader.ends([Partition(topic, 0)])
     found: Audit | None = None
-    async for records in sweep(reader, {name: range(end) for name, end in ends.items()}):
+    async for records in scan(reader, {name: range(end) for name, end in ends.items()}):
         for record in records:
             if record.key == replay.encode("utf-8", "replace") and record.value is not None:
                 try:

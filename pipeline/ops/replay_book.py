@@ -14,7 +14,7 @@ from pipeline.core.payloads import Letter
 from pipeline.core.ports import Codec, Reader
 from pipeline.core.record import Outgoing, Partition, Record
 from pipeline.core.replay import Entry
-from pipeline.ops.letter_scan import sweep
+from pipeline.ops.letter_scan import scan
 from pipeline.ops.letter_states import LEASE, entry_record
 
 
@@ -50,7 +50,7 @@ class Book:
 
     async def _read_on(self) -> None:
         ends = await self.reader.ends([Partition(self.topic, number) for number in range(self.partitions)])
-        async for records in sweep(self.reader, {name: range(self._read.get(name, 0), ends[name]) for name in ends}):
+        async for records in scan(self.reader, {name: range(self._read.get(name, 0), ends[name]) for name in ends}):
             for record in records:
                 await self._take(record)
         self._read.update(ends)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from pipeline.core.errors import ConfigurationError
@@ -28,7 +29,7 @@ from pipeline.core.replay import (
 )
 from pipeline.core.replay_cost import NOTHING, Cost, asking, indexing
 from pipeline.core.stage import Stage
-from pipeline.ops.letter_scan import sweep
+from pipeline.ops.letter_scan import Progress, scan
 from pipeline.ops.replay_book import Book
 from pipeline.ops.replay_letters import Known
 
@@ -37,7 +38,6 @@ BY_KEY = -1
 AGES = ((60.0, "under a minute"), (3_600.0, "under an hour"), (86_400.0, "under a day"), (604_800.0, "under a week"))
 OLDER = "a week or more"
 
-Progress = Callable[[str, int, int], None]
 Offsets = dict[Partition, "array[int]"]
 
 
@@ -159,7 +159,6 @@ class Planner:
         self._worn: Offsets = {}
         self._jobs: dict[str, list[Ref]] = {}
         self._failures: dict[str, str] = {}
-        self._looked: Counter[str] = Counter()
         self._going = 0
         self._easy = LetterFilter()
 
@@ -170,17 +169,15 @@ class Planner:
         ends = await self._reader.ends(self._dead())
         if wanted.ends is not None:
             ends = {name: min(end, wanted.ends.get(name, 0)) for name, end in ends.items()}
-        spans = {name: range(end) for name, end in ends.items()}
-        async for records in sweep(self._reader, spans):
+        async for records in self._scan("dead letters", ends):
             for record in records:
                 await self._letter(record, wanted)
-            self._look("dead letters", records, spans)
         sources = await self._sources() if self._rules.source else {}
         return Plan(self._rules, ends, self._tally, self._chosen, self._worn, sources, self._jobs)
 
-    def _look(self, what: str, records: Sequence[Record], spans: Mapping[Partition, range]) -> None:
-        self._looked[what] += len(records)
-        self._progress(what, self._looked[what], sum(map(len, spans.values())))
+    def _scan(self, what: str, ends: Mapping[Partition, int]) -> AsyncGenerator[Sequence[Record], None]:
+        spans = {name: range(end) for name, end in ends.items()}
+        return scan(self._reader, spans, partial(self._progress, what))
 
     def _dead(self) -> list[Partition]:
         begin = f"{self._known.prefix}."
@@ -292,13 +289,11 @@ class Planner:
         ]
         ends = await self._reader.ends(parts) if self._jobs else {}
         found: dict[str, tuple[Record, Cost]] = {}
-        spans = {name: range(end) for name, end in ends.items()}
-        async for records in sweep(self._reader, spans):
+        async for records in self._scan(f"records of what {stage.name} reads", ends):
             for record in records:
                 job = await self._known.job_of(record, read[record.topic])
                 if job in self._jobs:
                     found[job] = record, await self._again(record, stage)
-            self._look(f"records of what {stage.name} reads", records, spans)
         return self._place(found, stage)
 
     async def _again(self, record: Record, stage: Stage) -> Cost:

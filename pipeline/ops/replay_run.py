@@ -16,10 +16,10 @@ from pipeline.core.errors import Defer
 from pipeline.core.pace import Pace
 from pipeline.core.ports import Reader, RecordTooLarge
 from pipeline.core.record import Outgoing, Partition
-from pipeline.ops.letter_scan import sweep
+from pipeline.ops.letter_scan import Progress, scan
 from pipeline.ops.replay_book import Book
 from pipeline.ops.replay_journal import RENEW_SECONDS, Journal, Refused
-from pipeline.ops.replay_plan import Plan, Progress
+from pipeline.ops.replay_plan import Plan
 from pipeline.ops.replay_work import Steps, Work
 
 DEFAULT_RATE = 100.0
@@ -107,8 +107,8 @@ class Run:
         size = max(1, min(MOST_RECORDS, round(self.rate * BATCH_SECONDS)))
         clock, pending = asyncio.get_running_loop().time, list[Work]()
         looked = clock()
-        async with aclosing(sweep(self.reader, self.steps.spans)) as swept:
-            async for records in swept:
+        async with aclosing(scan(self.reader, self.steps.spans)) as scanned:
+            async for records in scanned:
                 for record in records:
                     step = await self.steps.of(record, self.journal.clock())
                     if isinstance(step, Work):

@@ -18,7 +18,7 @@ from pipeline.broker.kafka_reader import open_reader
 from pipeline.core import headers as h
 from pipeline.core.record import Record
 from pipeline.devkit.kafka import Broker
-from pipeline.ops.letter_scan import sweep
+from pipeline.ops.letter_scan import scan
 from pipeline.settings import Configured
 from tests.ops.replay_dead import buried
 from tests.system.command import plain_environment, start
@@ -58,7 +58,7 @@ async def committed(config: KafkaConfig, admin: Admin, topic: str) -> Sequence[R
     found: list[Record] = []
     async with open_reader(config, "test", committed=True) as reader:
         ends = await reader.ends(list(await admin.end_offsets([topic])))
-        async for records in sweep(reader, {name: range(end) for name, end in ends.items()}):
+        async for records in scan(reader, {name: range(end) for name, end in ends.items()}):
             found += records
     return found
 

@@ -1,58 +1,18 @@
-"""Reading up to the ends that topics had, and no further; and the lines that groups stand in."""
+"""The lines that groups stand in, the layout of the topics, and words for times."""
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
-from pipeline.broker.memory import MemoryBroker
-from pipeline.broker.topics import TopicSpec
 from pipeline.core.offset_map import Progress, spell
-from pipeline.core.record import Commit, Outgoing, Partition, Position
-from pipeline.devkit.clock import wall
+from pipeline.core.record import Commit, Partition, Position
 from pipeline.ops.explain_layout import layout
 from pipeline.ops.explain_line import Group, InLine, place_of
-from pipeline.ops.explain_scan import Sweep
 from pipeline.ops.explain_words import lasted, when
 from pipeline.topology import STAGES
 from tests.runtime.world import LANED, World
 
 PART = Partition("a", 0)
-
-
-async def broker(*counts: int) -> MemoryBroker:
-    """A broker with topic `a`, with so many records in each of its partitions."""
-    made = MemoryBroker(wall)
-    await made.create_topics([TopicSpec("a", len(counts), {})])
-    for number, count in enumerate(counts):
-        for _ in range(count):
-            made.append(Outgoing("a", None, b"x", (), number))
-    return made
-
-
-@pytest.mark.virtual
-async def test_a_sweep_ends_where_the_topics_ended_when_it_was_asked_for() -> None:
-    """What is written meanwhile is not read, and progress says how much is done."""
-    made, steps = await broker(5, 3, 0), list[tuple[int, int]]()
-    spans = {Partition("a", 0): range(1, 4), Partition("a", 1): range(3), Partition("a", 2): range(0)}
-    sweep = Sweep(made.reader(), spans, "reading", lambda _, done, total: steps.append((done, total)))
-    read = [(record.partition, record.offset) async for record in sweep.records()]
-    assert sorted(read) == [(0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2)]
-    assert sweep.unread == frozenset()
-    assert steps[-1] == (6, 6)
-
-
-@pytest.mark.virtual
-async def test_a_partition_that_is_not_served_is_given_up_and_named() -> None:
-    """A topic that goes while it is read must not hold a person for ever."""
-    made = await broker(2)
-    await made.delete_topics(["a"])
-    sweep = Sweep(made.reader(), {PART: range(2)}, "reading", lambda *_: None)
-    begin = asyncio.get_running_loop().time()
-    assert [record async for record in sweep.records()] == []
-    assert sweep.unread == {PART}
-    assert asyncio.get_running_loop().time() - begin < 60
 
 
 def test_a_place_in_the_line_counts_what_is_not_settled_before_it() -> None:
