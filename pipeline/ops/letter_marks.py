@@ -18,8 +18,8 @@ from pipeline.core.payloads import Audit, Letter
 from pipeline.core.record import Partition
 from pipeline.ops.letter_scan import Snapshot, scan
 from pipeline.ops.letter_states import entries_of_gone, entry_record
-from pipeline.ops.letter_write import write_all, write_audit
 from pipeline.ops.letters import Found, Letters
+from pipeline.ops.publish import audit_record, write_all
 from pipeline.ops.replay_journal import LEASE_SECONDS
 
 MOST_IDS = 100
@@ -106,7 +106,7 @@ async def mark(letters: Letters, choice: Choice, wish: Wish, plan: MarkPlan, sco
     ports, now = letters.ports, int(letters.ports.clock() * 1000)
     if not plan.letters:
         return 0
-    await write_audit(ports.producer, ports.codec, ports.audit, _audit(wish, plan, scope, now))
+    await write_all(ports.producer, [await audit_record(ports.codec, ports.audit, _audit(wish, plan, scope, now))])
     counts = await ports.shelf.partitions([ports.states])
     again, done = MarkPlan(plan.snapshot), 0
     async with aclosing(_allowed(letters, choice, wish.move, again)) as batches:

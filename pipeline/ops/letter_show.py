@@ -20,8 +20,8 @@ from pipeline.core.payloads import Audit, Letter
 from pipeline.core.record import Position, Record
 from pipeline.ops.letter_scan import scan, take_snapshot
 from pipeline.ops.letter_states import read_entries, state_of
-from pipeline.ops.letter_write import AUDIT_NOUN
 from pipeline.ops.letters import Found, Letters
+from pipeline.ops.publish import AUDIT_NOUN
 from pipeline.telemetry import logs
 
 MOST_LIVES = 20

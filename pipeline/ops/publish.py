@@ -1,9 +1,12 @@
-"""Writing payloads to the topics that outsiders write: what `submit` and the demo send, and any service could."""
+"""Writing to topics from outside of the stages: what `submit` and the demo send, as any service could, what people do.
+
+All of it is acknowledged by the broker before anybody is told that it is done.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -14,6 +17,8 @@ from pipeline.core.job import DEFAULT_TENANT, job_id
 from pipeline.core.payloads import Audit, Document, Payload, Request
 from pipeline.core.ports import Codec, Producer
 from pipeline.core.record import Header, Outgoing
+
+AUDIT_NOUN = "audit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +57,38 @@ class Publisher:
 
     async def audit(self, records: Sequence[Audit]) -> None:
         """Write down what somebody has done, by its subject; returns when all of it is acknowledged."""
-        await asyncio.gather(*(self._send("audit", one.subject.encode(), one) for one in records))
+        topic = names.topic(self.prefix, AUDIT_NOUN)
+        await write_all(self.producer, [await audit_record(self.codec, topic, one) for one in records])
 
     async def _send(self, noun: str, key: bytes, payload: Payload | None, headers: Sequence[Header] = ()) -> None:
         value = None if payload is None else await self.codec.encode(noun, payload)
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        await write_all(self.producer, [Outgoing(names.topic(self.prefix, noun), key, value, tuple(headers))])
 
-        def delivered(error: Exception | None) -> None:
-            if done.done():
-                return
-            if error is None:
-                done.set_result(None)
-            else:
-                done.set_exception(error)
 
-        self.producer.send(Outgoing(names.topic(self.prefix, noun), key, value, tuple(headers)), delivered)
+async def write_all(producer: Producer, records: Iterable[Outgoing]) -> int:
+    """Write records and wait until all are acknowledged; returns how many there were. Raises the first refusal."""
+    loop, waiting, refusals = asyncio.get_running_loop(), 0, list[Exception]()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def delivered(error: Exception | None) -> None:
+        nonlocal waiting
+        waiting -= 1
+        if error is not None:
+            refusals.append(error)
+        if not waiting and not done.done():
+            done.set_result(None)
+
+    sent = list(records)
+    waiting = len(sent)
+    for record in sent:
+        producer.send(record, delivered)
+    if sent:
         await done
+    if refusals:
+        raise refusals[0]
+    return len(sent)
+
+
+async def audit_record(codec: Codec, topic: str, audit: Audit) -> Outgoing:
+    """Spell what somebody does. By its subject as key, on the only partition."""
+    return Outgoing(topic, audit.subject.encode(), await codec.encode(AUDIT_NOUN, audit), (), 0)

@@ -19,6 +19,7 @@ from pipeline.core.ports import Batch, Clock, Codec, NotCommitted, Transactions
 from pipeline.core.record import Commit, Outgoing, Partition
 from pipeline.core.retry import spread
 from pipeline.ops.letter_states import LEASE
+from pipeline.ops.publish import AUDIT_NOUN, audit_record
 from pipeline.ops.replay_book import Book, Lease
 from pipeline.ops.replay_work import Person
 
@@ -151,8 +152,7 @@ class Journal:
             at_ms=int(self.clock() * 1000),
             details=dict(details),
         )
-        value = await self.codec.encode("audit", audit)
-        return Outgoing(names.topic(self.prefix, "audit"), self.replay.encode("ascii"), value, partition=0)
+        return await audit_record(self.codec, names.topic(self.prefix, AUDIT_NOUN), audit)
 
     # -------------------------------------------------------------- transactions
 

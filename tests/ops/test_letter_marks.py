@@ -15,8 +15,8 @@ from pipeline.core.ports import Delivered
 from pipeline.core.record import Outgoing, Partition
 from pipeline.ops.letter_marks import MOST_IDS, REMEMBERED_DAYS, Choice, MarkPlan, Wish, mark, plan_marks, purge_logs
 from pipeline.ops.letter_states import LEASE
-from pipeline.ops.letter_write import write_all
 from pipeline.ops.letters import Letters
+from pipeline.ops.publish import write_all
 from tests.ops.letter_world import GRAVE, NOW, LetterWorld, letter_world
 
 RESOLVE = Wish("resolve", "ann", "not needed any more")

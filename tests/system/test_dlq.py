@@ -19,8 +19,8 @@ from pipeline.core.headers import Origin, Tries
 from pipeline.core.letter_filter import LetterFilter
 from pipeline.core.record import Outgoing, Partition, Record
 from pipeline.devkit.kafka import Broker
-from pipeline.ops.letter_write import write_all
 from pipeline.ops.letters import open_letters
+from pipeline.ops.publish import write_all
 from pipeline.settings import Environment, load
 from tests.system.command import Prepared
 
