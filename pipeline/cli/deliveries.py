@@ -24,7 +24,8 @@ from pipeline.core.errors import ConfigurationError
 from pipeline.core.letter_filter import moment
 from pipeline.delivering import DeliveryDesk
 from pipeline.ops import endpoints as known
-from pipeline.ops.deliveries import OUTCOMES, Entry, Newest, Wanted, ended_as
+from pipeline.ops.deliveries import OUTCOMES, Entry, Wanted, ended_as
+from pipeline.ops.newest import Newest
 from pipeline.ops.resend import Order, Refused
 from pipeline.settings import Configured
 
@@ -70,22 +71,23 @@ def list_verb(  # noqa: PLR0913, PLR0917  # each is an option of the command lin
     configured = configure(level="WARNING")
     with complaints():
         wanted = Wanted(endpoint, _outcome(outcome), job, webhook_id, _moment(since, "since"), _moment(until, "until"))
-    newest = run(_newest(configured, wanted, limit))
+    entries, counts = run(_newest(configured, wanted, limit))
     if as_json:
-        for entry in newest.entries:
+        for entry in entries:
             print_line(entry.plain)
         return
-    OUT.print(_table(newest.entries))
-    OUT.print(_counted(newest.counts), highlight=False, soft_wrap=True)
+    OUT.print(_table(entries))
+    OUT.print(_counted(counts), highlight=False, soft_wrap=True)
 
 
-async def _newest(configured: Configured, wanted: Wanted, limit: int) -> Newest:
-    newest = Newest(limit)
+async def _newest(configured: Configured, wanted: Wanted, limit: int) -> tuple[list[Entry], Counter[str]]:
+    newest, counts = Newest[Entry](limit), Counter[str]()
     with bars(ERR) as progress:
         async with delivering.open_deliveries(configured, say, progress) as desk:
             async for entry in desk.log.entries(wanted):
-                newest.add(entry)
-    return newest
+                newest.add(entry.at_ms, entry.position, entry)
+                counts[entry.delivery.outcome] += 1
+    return newest.taken()[::-1], counts
 
 
 def _table(entries: Sequence[Entry]) -> Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -116,28 +115,6 @@ class DeliveryLog:
             return None
         source, run = h.settled(read.get(h.SOURCE)), h.count(read.get(h.RUN))
         return Entry(record.position, record.timestamp_ms, job, run, source[0] if source else None, delivery)
-
-
-@dataclass
-class Newest:
-    """Keeps the newest `limit` entries of all it is shown, and counts them all by outcome."""
-
-    limit: int
-    counts: Counter[str] = field(default_factory=Counter)
-    _kept: list[tuple[int, int, Entry]] = field(default_factory=list)
-
-    def add(self, entry: Entry) -> None:
-        """Show one."""
-        number = self.counts.total()
-        self.counts[entry.delivery.outcome] += 1
-        if self.limit > 0:
-            keep = heapq.heappush if len(self._kept) < self.limit else heapq.heappushpop
-            keep(self._kept, (entry.at_ms, number, entry))
-
-    @property
-    def entries(self) -> list[Entry]:
-        """Those that are kept, oldest first."""
-        return [entry for _, _, entry in sorted(self._kept, key=lambda one: one[:2])]
 
 
 @dataclass(slots=True)

@@ -6,7 +6,6 @@ All reading is of a bounded snapshot, without a group: nobody's offsets move. Wh
 
 from __future__ import annotations
 
-import heapq
 import re
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
@@ -25,6 +24,7 @@ from pipeline.ops.letter_counts import Counts
 from pipeline.ops.letter_decode import DeadTopic, LetterDecoder
 from pipeline.ops.letter_scan import Opens, Progress, Shelf, Snapshot, read_at, scan, take_snapshot
 from pipeline.ops.letter_states import LetterStates, read_states
+from pipeline.ops.newest import Newest
 
 DECODED = 50_000
 """How many letters from outsiders are decoded so that they are counted by type and tenant, where no filter asks."""
@@ -79,12 +79,16 @@ class LetterPorts:
         return LetterDecoder(self.topics, self.codec)
 
 
+Listed = tuple[LetterHead, LetterState, str]
+"""A letter, what was done about it, and its schema's version."""
+
+
 @dataclass(slots=True)
 class Listing:
-    """What `list` shows: the counts, and the newest letters, newest first, each with its schema's version."""
+    """What `list` shows: the counts, and the newest letters, newest first."""
 
     counts: Counts
-    newest: Sequence[tuple[LetterHead, LetterState, str]] = ()
+    newest: Sequence[Listed] = ()
     opaque: int = 0
 
     def join(self, other: Listing, newest: int) -> None:
@@ -149,7 +153,7 @@ class Letters:
 
     async def listing(self, wanted: LetterFilter, newest: int, snapshot: Snapshot | None = None) -> Listing:
         """Count the letters that are meant, and keep the `newest` of them."""
-        listing, heap = Listing(Counts(int(self.ports.clock() * 1000))), _Newest(newest)
+        listing, heap = Listing(Counts(int(self.ports.clock() * 1000))), Newest[Listed](newest)
         versions, decoder, counts = self.ports.versions, self.ports.decoder, listing.counts
         async for batch in self.select(wanted, snapshot):
             for one in batch:
@@ -159,7 +163,7 @@ class Letters:
                     listing.opaque += 1
                     head = await decoder.told(one.record, head)
                 counts.add(head, one.state, version)
-                heap.add(head, one.state, version)
+                heap.add(head.failed_at_ms, head.position, (head, one.state, version))
         listing.newest = heap.taken()
         return listing
 
@@ -221,28 +225,6 @@ class Letters:
         dead = self.ports.topics.get(record.topic)
         head = read_head(record, open_topic=dead is not None and dead.open_topic)
         return Found(record, head, self.states.of(head) if len(self.states) else OPEN)
-
-
-class _Newest:
-    """The newest of what is added, so many of them."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._heap: list[tuple[int, Position, tuple[LetterHead, LetterState, str]]] = []
-        self._least = -1
-
-    def add(self, head: LetterHead, state: LetterState, version: str) -> None:
-        """Look at one more."""
-        if head.failed_at_ms < self._least or not self._most:
-            return
-        heapq.heappush(self._heap, (head.failed_at_ms, head.position, (head, state, version)))
-        if len(self._heap) > self._most:
-            heapq.heappop(self._heap)
-            self._least = self._heap[0][0]
-
-    def taken(self) -> list[tuple[LetterHead, LetterState, str]]:
-        """Return them, newest first."""
-        return [one[2] for one in sorted(self._heap, key=lambda one: one[:2], reverse=True)]
 
 
 async def open_letters(ports: LetterPorts) -> Letters:

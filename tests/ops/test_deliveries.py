@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.core.record import Outgoing
 from pipeline.devkit.clock import EPOCH
-from pipeline.ops.deliveries import Newest, Outcomes, Wanted, ended_as
+from pipeline.ops.deliveries import Outcomes, Wanted, ended_as
 from tests.ops.delivery_world import World
 
 
@@ -69,18 +69,6 @@ async def test_junk_on_the_topic_is_passed_over() -> None:
     for value in (None, b"", b"\xc3\x01junk"):
         world.broker.append(Outgoing("p.deliveries", None, value, (("pipeline-source", b"\xff"),), 0))
     assert len(await world.entries()) == 5
-
-
-@pytest.mark.virtual
-async def test_the_newest_are_kept_and_all_are_counted() -> None:
-    """However many there are, no more than the limit is held; they are told oldest first."""
-    entries = await (await filled()).entries()
-    for limit, kept in ((2, ["c suppressed", "a delivered"]), (0, [])):
-        newest = Newest(limit)
-        for entry in entries:
-            newest.add(entry)
-        assert [f"{one.job} {one.delivery.outcome}" for one in newest.entries] == kept
-        assert newest.counts == {"failed": 2, "delivered": 1, "undeliverable": 1, "suppressed": 1}
 
 
 @pytest.mark.virtual
