@@ -42,8 +42,8 @@ NOTHING = Cost()
 
 def asking(payload: Payload | None, kind: str, patch: Patch, catalog: Catalog) -> Cost:
     """Estimate the one call that answers a job of the type `kind`; a payload of None counts as unpriced."""
-    known, model, budget = kind_with(patch, catalog, kind)
-    if payload is None or known is None or model not in catalog.models:
+    known = catalog.types.get(patch.type or kind)
+    if payload is None or known is None or (known := kind_with(patch, known)).model not in catalog.models:
         return Cost(calls=1, unpriced=1)
     template = catalog.templates[known.template]
     tokens = _tokens(template.system) + _tokens(template.user)
@@ -52,7 +52,8 @@ def asking(payload: Payload | None, kind: str, patch: Patch, catalog: Catalog) -
         tokens += sum(estimate_tokens(one.text) for one in payload.passages)
     elif known.retrieval.passages:
         tokens += known.retrieval.tokens
-    return Cost(1, tokens, budget, 0, catalog.models[model].cost(tokens, budget))
+    budget = known.max_output_tokens
+    return Cost(1, tokens, budget, 0, catalog.models[known.model].cost(tokens, budget))
 
 
 def indexing(payload: Payload | None, model: str | None, catalog: Catalog) -> Cost:

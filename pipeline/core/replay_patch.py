@@ -33,11 +33,10 @@ def asked_patch(given: Iterable[str], catalog: Catalog) -> Patch:
     return patch
 
 
-def kind_with(patch: Patch, catalog: Catalog, name: str) -> tuple[EventType | None, str, int]:
-    """Tell what a job of the type `name` is with a patch: its type, None where there is none, its model and budget."""
-    kind = catalog.types.get(patch.type or name)
-    model = patch.model or (kind.model if kind else "")
-    return kind, model, patch.max_output_tokens or (kind.max_output_tokens if kind else 0)
+def kind_with(patch: Patch, kind: EventType) -> EventType:
+    """Return an event type with the model and the token budget that are set."""
+    changes = patch.model_dump(exclude={"type"}, exclude_none=True)
+    return kind.model_copy(update=changes) if changes else kind
 
 
 def _check(patch: Patch, catalog: Catalog) -> None:

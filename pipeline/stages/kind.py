@@ -6,6 +6,7 @@ from pipeline.core.catalog import Catalog, EventType
 from pipeline.core.errors import Reject
 from pipeline.core.job import Job
 from pipeline.core.patch import read_patch
+from pipeline.core.replay_patch import kind_with
 
 
 def kind_of(catalog: Catalog, name: str) -> EventType:
@@ -25,11 +26,8 @@ def kind_for(catalog: Catalog, job: Job) -> EventType:
 
     Raises Reject as `kind_of` does, and for a model or a budget that the catalog does not allow (any more).
     """
-    kind = kind_of(catalog, job.type)
-    if not job.overrides:
-        return kind
-    patch = read_patch(job.overrides)
-    model, tokens = patch.model or kind.model, patch.max_output_tokens or kind.max_output_tokens
-    if model not in catalog.models or tokens >= catalog.models[model].context_tokens:
+    kind = kind_with(read_patch(job.overrides), kind_of(catalog, job.type))
+    model, tokens = kind.model, kind.max_output_tokens
+    if job.overrides and (model not in catalog.models or tokens >= catalog.models[model].context_tokens):
         raise Reject(f"the catalog allows no answer of {tokens} tokens by a model {model!r}", code="bad_patch")
-    return kind.model_copy(update={"model": model, "max_output_tokens": tokens})
+    return kind

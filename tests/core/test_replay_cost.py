@@ -50,6 +50,7 @@ def test_what_cannot_be_estimated_is_said() -> None:
     """An undecodable record, and a type that the catalog does not have, are calls without a price."""
     assert asking(None, "quick_answer", NO_PATCH, CATALOG) == Cost(calls=1, unpriced=1)
     assert asking(RetrievedContext(input=""), "gone", NO_PATCH, CATALOG) == Cost(calls=1, unpriced=1)
+    assert asking(RetrievedContext(input=""), "gone", Patch(type="quick_answer"), CATALOG).unpriced == 0
 
 
 def test_a_document_costs_where_an_embedding_model_is_set() -> None:

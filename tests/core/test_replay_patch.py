@@ -40,9 +40,9 @@ def test_anything_else_is_refused_by_name(given: str, sentence: str) -> None:
     assert sentence in str(refused.value)
 
 
-def test_what_a_job_is_with_a_patch() -> None:
-    """The patched type's model and budget, unless these are set as well; a type that is gone has neither."""
-    kind, model, budget = kind_with(Patch(type="quick_answer"), CATALOG, "gone")
-    assert (kind, model, budget) == (CATALOG.types["quick_answer"], "gpt-4o-mini", 500)
-    assert kind_with(Patch(max_output_tokens=9), CATALOG, "quick_answer")[2] == 9
-    assert kind_with(NO_PATCH, CATALOG, "gone") == (None, "", 0)
+def test_what_a_type_is_with_a_patch() -> None:
+    """Its own model and budget, unless these are set."""
+    kind = CATALOG.types["quick_answer"]
+    assert kind_with(Patch(type="gone"), kind) is kind
+    patched = kind_with(Patch(model="m", max_output_tokens=9), kind)
+    assert (patched.model, patched.max_output_tokens, patched.template) == ("m", 9, kind.template)
