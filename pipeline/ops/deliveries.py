@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from pipeline.core import headers as h
 from pipeline.core.errors import Reject
@@ -68,20 +68,12 @@ class Wanted:
         )
 
 
-class Dated(Shelf, Protocol):
-    """What of the admin client looking at logs from a time on takes."""
-
-    async def offsets_at(self, topics: Sequence[str], timestamp_ms: int, /) -> Mapping[Partition, int]:
-        """Return the offset of the first record that was written at or after a time; where there is none, the end."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class DeliveryLog:
     """Reads the log, which is `topic`, to where it ends when it is asked."""
 
     reader: Reader
-    shelf: Dated
+    shelf: Shelf
     codec: Codec
     topic: str
     progress: Progress

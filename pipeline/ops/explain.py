@@ -27,7 +27,7 @@ from pipeline.ops.explain_line import Group
 from pipeline.ops.explain_people import Note, note_of
 from pipeline.ops.explain_story import Story, tell
 from pipeline.ops.explain_waits import Standing
-from pipeline.ops.letter_scan import Progress, Unread, scan
+from pipeline.ops.letter_scan import Progress, Shelf, Unread, scan
 
 MOST_FACTS = 10_000
 """The most records of one question that are kept; the rest is counted."""
@@ -40,20 +40,8 @@ STILL_SECONDS = 30.0
 """After so long without any progress the rest is given up, and said to be unread."""
 
 
-class Offsets(Protocol):
+class Offsets(Shelf, Protocol):
     """What is asked of the cluster beside records; the admin client, or the broker in memory."""
-
-    async def partitions(self, topics: Iterable[str], /) -> Mapping[str, int]:
-        """Count the partitions of those topics that exist."""
-        ...
-
-    async def begin_offsets(self, topics: Iterable[str], /) -> Mapping[Partition, int]:
-        """Return the oldest offset that is kept of every partition."""
-        ...
-
-    async def offsets_at(self, topics: Iterable[str], timestamp_ms: int, /) -> Mapping[Partition, int]:
-        """Return the offset of the first record at or after a time; where none is, the partition's end."""
-        ...
 
     async def commits(self, group: str, topics: Iterable[str], /) -> Mapping[Partition, Commit]:
         """Return where a group stands, and what its commits say besides."""

@@ -45,6 +45,10 @@ class Shelf(Protocol):
         """Return the oldest offset that is kept of every partition of those topics that exist."""
         ...
 
+    async def offsets_at(self, topics: Sequence[str], timestamp_ms: int, /) -> Mapping[Partition, int]:
+        """Return the offset of the first record that was written at or after a time; where there is none, the end."""
+        ...
+
     async def delete_records(self, below: Mapping[Partition, int], /) -> Mapping[Partition, int]:
         """Delete the records below an offset of each partition; returns the oldest offset that is left."""
         ...
