@@ -24,7 +24,7 @@ from pipeline.runtime.plan import plan
 from pipeline.settings import Configured
 from pipeline.stages.message import trial
 from pipeline.topology import AUDIT, DELIVERIES
-from pipeline.wiring import CLOCK, STAGES, ControlDesk, Say, catalog_of, open_control, opened_admin
+from pipeline.wiring import CLOCK, STAGES, ControlDesk, Say, catalog_of, open_control
 from pipeline.world import kafka_of
 
 SENDERS = ("notify", "deliver")
@@ -64,14 +64,13 @@ async def open_deliveries(configured: Configured, say: Say, progress: Progress) 
     log = names.topic(prefix, DELIVERIES.noun)
     async with AsyncExitStack() as stack:
         control = await stack.enter_async_context(open_control(configured, say, AUDIT.noun, DELIVERIES.noun))
-        admin = await stack.enter_async_context(opened_admin(configured, say))
         reader = await stack.enter_async_context(open_reader(kafka_of(configured), log))
         publisher = control.publisher
         bound = [plan(STAGES[name], prefix) for name in SENDERS]
         routes = {source: one.retry_topic(one.stage.retry.tiers[0]) for one in bound for source in one.sources}
         sources = Sources(reader, publisher.codec, routes, names.topic(prefix, MESSAGES))
         resender = Resender(sources, publisher.producer, publisher.audit, progress, CLOCK)
-        entries = DeliveryLog(reader, admin, publisher.codec, log, progress)
+        entries = DeliveryLog(reader, control.shelf, publisher.codec, log, progress)
         yield DeliveryDesk(catalog_of(configured), control, entries, resender)
 
 

@@ -32,6 +32,7 @@ from pipeline.core.ports import Clock, Codec, Producer
 from pipeline.core.record import Record
 from pipeline.core.stage import Stage
 from pipeline.core.tables import Tables
+from pipeline.ops.letter_scan import Shelf
 from pipeline.ops.publish import Publisher
 from pipeline.ops.topic_check import TopicState, foreign_problems, problems
 from pipeline.resources import resource
@@ -259,10 +260,11 @@ async def open_desk(configured: Configured, say: Say, source: str = "pipeline-su
 
 @dataclass(frozen=True, slots=True)
 class ControlDesk:
-    """What is in force when it is opened, and how to tell more."""
+    """What is in force when it is opened, and how to tell more; `shelf` is the admin client."""
 
     known: ControlState
     publisher: Publisher
+    shelf: Shelf
 
     @property
     def state(self) -> ControlState:
@@ -299,7 +301,7 @@ async def open_control(configured: Configured, say: Say, *also: str) -> AsyncIte
         control = await _control(configured, kafka_of(configured), desk.codec, stack, lambda: 0.0)
         await need_topics(desk.admin, desk.prefix, topology.CONTROL.noun, *also)
         await control.begin()
-        yield ControlDesk(control.state, desk.publisher)
+        yield ControlDesk(control.state, desk.publisher, desk.admin)
 
 
 @asynccontextmanager

@@ -32,7 +32,8 @@ YES, DRY, ASK = Ways(False, True, True), Ways(True, False, True), Ways(False, Fa
 def desk(world: World, **disabled: str) -> DeliveryDesk:
     """Open a desk, with endpoints that people have disabled."""
     standing = {name: disabling(name, who, "", wall()) for name, who in disabled.items()}
-    control = ControlDesk(ControlState(endpoints=standing), Publisher(world.broker.producer(), CODEC, "p"))
+    publisher = Publisher(world.broker.producer(), CODEC, "p")
+    control = ControlDesk(ControlState(endpoints=standing), publisher, world.broker)
     return DeliveryDesk(catalog(), control, world.log(), world.resender())
 
 

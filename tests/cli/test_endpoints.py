@@ -37,7 +37,8 @@ class Office:
     @asynccontextmanager
     async def opened(self, *_: Any) -> AsyncIterator[DeliveryDesk]:
         """Open a desk on what the commands before have written."""
-        control = ControlDesk(await self._state(), Publisher(self.world.broker.producer(), CODEC, "p"))
+        broker = self.world.broker
+        control = ControlDesk(await self._state(), Publisher(broker.producer(), CODEC, "p"), broker)
         yield DeliveryDesk(catalog_of(_[0]), control, self.world.log(), self.world.resender())
 
     def runs(self, *arguments: str, code: int = 0) -> Result:
