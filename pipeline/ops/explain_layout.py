@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipeline.core import names
-from pipeline.core.payloads import Delivery, Failure, Payload
+from pipeline.core.payloads import Delivery, Document, Failure, Payload
 from pipeline.core.retry import Tier
 from pipeline.core.stage import Stage, Topic
 
-Kind = Literal["request", "output", "failure", "delivery", "retry", "dead letter", "foreign"]
-"""What a record is to its job. Whatever outsiders write to an open topic of ours is a request, a document too."""
+Kind = Literal["request", "document", "output", "failure", "delivery", "retry", "dead letter", "foreign"]
+"""What a record is to its job. Whatever else outsiders write to an open topic of ours is a request."""
 
 FAILURES = Topic("failures", Failure)
 PEOPLES = ("control", "letters", "audit")
@@ -112,6 +112,8 @@ def _kind(declared: Topic[Any]) -> Kind:
         return "failure"
     if issubclass(payload, Delivery):
         return "delivery"
+    if issubclass(payload, Document):
+        return "document"
     return "request" if declared.open_topic else "output"
 
 

@@ -24,7 +24,7 @@ OPEN = "open"
 DEAD_STATES = frozenset({OPEN, "assigned", "quarantined"})
 """The states of a dead letter in which a person has still to do something."""
 
-_RANK = {kind: rank for rank, kind in enumerate(("request", "foreign", "output", "retry", "dead letter", "failure"))}
+_RANK = {"request": 0, "document": 0, "foreign": 0, "output": 1, "retry": 2, "dead letter": 3, "failure": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +252,7 @@ def _about(facts: Sequence[Fact]) -> dict[str, Any]:
             "trace": fact.trace,
         }
         about |= {name: text for name, text in told.items() if text}
-    accepted = next((fact.at_ms for fact in facts if fact.place.kind in {"request", "foreign"}), 0)
+    accepted = next((fact.at_ms for fact in facts if fact.place.kind in {"request", "document", "foreign"}), 0)
     if accepted := accepted or min(fact.job.accepted_at_ms for fact in facts):
         about["accepted"] = when(accepted)
     about["runs"] = sorted({fact.job.run for fact in facts})
@@ -274,7 +274,8 @@ def _is_call(fact: Fact) -> bool:
 def _remarks(facts: Sequence[Fact], again: set[Position], standing: Standing) -> Iterator[str]:
     for fact in facts:
         if fact.position in again:
-            what = "request" if fact.place.kind == "request" else f"record of {fact.place.kind}"
+            kind = fact.place.kind
+            what = kind if kind in {"request", "document"} else f"record of {kind}"
             yield f"{at(standing.layout, fact.position)} says again what another {what} says: the first one counts"
     here = {fact.position for fact in facts}
     gone = Counter(_made_of(fact) for fact in facts if _made_of(fact) not in here)

@@ -159,6 +159,7 @@ def _dead(fact: Fact) -> str:
 
 _WORDS: Mapping[Kind, Callable[[Fact], str]] = {
     "request": _request,
+    "document": _request,
     "foreign": _request,
     "output": _output,
     "failure": _failure,

@@ -9,10 +9,12 @@ import pytest
 
 from pipeline.core import headers as h
 from pipeline.core.errors import ConfigurationError
-from pipeline.core.payloads import Audit
+from pipeline.core.payloads import Audit, Document
 from pipeline.core.record import Record
 from pipeline.devkit.clock import wall
+from pipeline.ops.explain_layout import layout
 from pipeline.ops.tail import SHORT, Line, Tail, Wanted, chosen, seconds
+from pipeline.topology import STAGES
 from tests.ops.explain_world import DELIVERED, FIRST, LAYOUT, WORK, Site
 from tests.runtime.world import JsonCodec
 
@@ -99,6 +101,16 @@ async def test_what_people_do_is_told_among_the_rest() -> None:
     assert await told([record], Wanted(tenants=["acme"])) == []
     gone = Record("t.control", 0, 0, b"pause/all", None, (), 1_000)
     assert "control  taken back pause/all" in (await told([gone]))[0].text
+
+
+@pytest.mark.virtual
+async def test_a_document_is_called_one() -> None:
+    """Not a request, though outsiders write both."""
+    value = Document(source="s", id="1", tenant="acme", title="t", body="b", version=1).model_dump_json().encode()
+    tail = Tail(layout("p", STAGES), JsonCodec(), wall, Wanted())
+    (line,) = [one async for one in tail.lines(stream([Record("p.documents", 0, 0, None, value, (), 1_000)]))]
+    assert "  documents:0@0  document  " in line.text
+    assert line.text.endswith(f"  s of acme, {len(value)} bytes")
 
 
 def test_topics_and_stages_are_found_by_name() -> None:
