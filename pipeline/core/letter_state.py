@@ -43,12 +43,16 @@ _INSTEAD: Mapping[State, str] = {
 
 
 class LetterState(NamedTuple):
-    """What was done about a letter. `replay` is the last replay's id, and `replays` how many there were."""
+    """What was done about a letter. `replay` is the last replay's id, and `replays` how many there were.
+
+    `at_ms` is when it was done (epoch ms), 0 where that was not asked for.
+    """
 
     state: State = "open"
     assignee: str = ""
     replay: str = ""
     replays: int = 0
+    at_ms: int = 0
 
 
 OPEN = LetterState()

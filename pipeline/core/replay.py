@@ -16,6 +16,7 @@ from pipeline.core import names
 from pipeline.core.event import MAX_HOPS
 from pipeline.core.headers import Origin
 from pipeline.core.letter import LetterHead
+from pipeline.core.letter_state import UNDONE, LetterState
 from pipeline.core.patch import Patch, overridden
 from pipeline.core.payloads import JobPayload, Payload
 from pipeline.core.record import Header, Headers, Outgoing, Position, Record
@@ -99,28 +100,18 @@ class Seen:
     why: str = ""
 
 
-class Entry(NamedTuple):
-    """What people have done about a letter, as its topic of states has it; `at_ms` is when (epoch ms)."""
-
-    state: str
-    at_ms: int
-    replay: str = ""
-    replays: int = 0
-    assignee: str = ""
-
-
 @dataclass(frozen=True, slots=True)
 class Case:
     """A letter, what is known of it, and where it would go.
 
-    `entry` is what people have done about it. `stage` is the one that takes it, None where there is none; it reads
+    `state` is what people have done about it. `stage` is the one that takes it, None where there is none; it reads
     `sources`. `before` is the failure that it was replayed for before, with the time of that replay (epoch ms).
     `partitions` is how many the topic has that it would go to, 0 where there is none; `deadline_ms` is that of its last
     replay. `follows`: its own stage comes after the one of `Rules.source`.
     """
 
     head: LetterHead
-    entry: Entry | None
+    state: LetterState
     stage: Stage | None
     seen: Seen
     sources: Container[str] = ()
@@ -132,8 +123,7 @@ class Case:
     @property
     def replays(self) -> int:
         """How often this work has been replayed, in all its lives."""
-        told = self.head.replays if self.head.family == "pipeline" else 0
-        return max(told, self.entry.replays if self.entry else 0)
+        return replays(self.head, self.state)
 
     @property
     def job(self) -> str:
@@ -141,22 +131,27 @@ class Case:
         return self.head.job or self.seen.job
 
 
+def replays(head: LetterHead, state: LetterState) -> int:
+    """Tell how often the work of a letter has been replayed, in all its lives."""
+    return max(head.replays if head.family == "pipeline" else 0, state.replays)
+
+
 def refusal(case: Case, rules: Rules, now: float) -> str:
     """Say why a letter stays where it is, by one of `REFUSALS`; empty where it goes."""
     return next((word for check in _CHECKS if (word := check(case, rules, now))), "")
 
 
-def closed(entry: Entry | None, rules: Rules) -> str:
+def closed(state: LetterState, rules: Rules) -> str:
     """Say by which of `REFUSALS` a letter in this state stays where it is; empty where it may go."""
-    if entry is None or entry.state == "assigned":
+    if state.state in UNDONE:
         return ""
-    if entry.state == REPLAYED and entry.replay == rules.replay:
+    if state.state == REPLAYED and state.replay == rules.replay:
         return OWN
-    return "" if entry.state == REPLAYED and rules.again else entry.state
+    return "" if state.state == REPLAYED and rules.again else state.state
 
 
 def _by_state(case: Case, rules: Rules, _: float) -> str:
-    return OWN if case.head.replay_id == rules.replay else closed(case.entry, rules)
+    return OWN if case.head.replay_id == rules.replay else closed(case.state, rules)
 
 
 def _by_place(case: Case, rules: Rules, _: float) -> str:

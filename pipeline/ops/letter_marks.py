@@ -86,7 +86,7 @@ async def plan_marks(letters: Letters, choice: Choice, wish: Wish) -> MarkPlan:
     Raises ConfigurationError where letters are to be purged while a replay is under way, which may be at them.
     """
     if wish.move == "purge" and (lease := letters.states.lease) is not None:
-        since = letters.ports.clock() - letters.states.leased_ms / 1000
+        since = letters.ports.clock() - lease.renewed_ms / 1000
         if since < LEASE_SECONDS:
             who = lease.operator or "somebody"
             raise ConfigurationError(f"the replay {lease.replay} of {who} is under way: purge when it has ended")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from sys import intern
 from typing import get_args
 
 from pipeline.core.errors import Reject
@@ -25,18 +28,29 @@ def run_key(job: str) -> str:
     return f"{RUN}{job}"
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who replays: `holder` is unique to a process. Times are epoch milliseconds; it is renewed again and again."""
+
+    holder: str
+    replay: str
+    operator: str
+    since_ms: int
+    renewed_ms: int
+
+
 class LetterStates:
     """The state of every letter, as of the topic's end when it was read. A letter of which nothing is told is open.
 
-    A million letters take 150 MB: of each its id in 16 bytes, and one of few values. `runs` has the highest run of
-    each job that was done again, and `lease` who replays just now, as of `leased_ms`, when that was written last.
+    A million letters take 150 MB: of each its id in 16 bytes, and one of few values, unless they are `timed`. `runs`
+    has the highest run of each job that was done again, and `lease` who replays just now.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, timed: bool = False) -> None:
         """Know of nothing."""
         self.runs: dict[str, int] = {}
-        self.lease: Letter | None = None
-        self.leased_ms = 0
+        self.lease: Lease | None = None
+        self._timed = timed
         self._states: dict[bytes, LetterState] = {}
         self._shared: dict[LetterState, LetterState] = {}
 
@@ -55,15 +69,14 @@ class LetterStates:
     def fold(self, key: str, entry: Letter | None, written_ms: int = 0) -> None:
         """Take in one entry; None takes back what stands under its key. What does not fit its key changes nothing."""
         if key == LEASE:
-            self.lease = entry if entry is not None and entry.state == "replaying" else None
-            self.leased_ms = written_ms
+            self.lease = _lease(entry, written_ms) if entry is not None and entry.state == "replaying" else None
         elif key.startswith(RUN):
             self._run(key.removeprefix(RUN), entry)
         elif entry is None:
             self._states.pop(_short(key), None)
         elif entry.state in _STATES and (short := _short(key)):
-            told = state_of(entry)
-            self._states[short] = self._shared.setdefault(told, told)
+            told = state_of(entry, entry.at_ms if self._timed else 0)
+            self._states[short] = told if self._timed else self._shared.setdefault(told, told)
 
     def _run(self, job: str, entry: Letter | None) -> None:
         if entry is None:
@@ -72,12 +85,16 @@ class LetterStates:
             self.runs[job] = max(entry.run, self.runs.get(job, 0))
 
 
-def state_of(entry: Letter | None) -> LetterState:
+def _lease(entry: Letter, renewed_ms: int) -> Lease:
+    return Lease(entry.assignee, entry.replay, entry.operator, entry.at_ms, renewed_ms)
+
+
+def state_of(entry: Letter | None, at_ms: int = 0) -> LetterState:
     """Tell the state that an entry says; open for none."""
     if entry is None or entry.state in {"rerun", "replaying"}:
         return OPEN
     state: State = entry.state  # type: ignore[assignment]  # the two others are none of a letter
-    return LetterState(state, entry.assignee, entry.replay, entry.replays)
+    return LetterState(state, intern(entry.assignee), intern(entry.replay), entry.replays, at_ms)
 
 
 def _short(letter: str) -> bytes:
@@ -97,13 +114,42 @@ async def read_states(
     states, bounds = LetterStates(), await take_snapshot(reader, shelf, [topic])
     if numbers is not None:
         bounds = bounds.only({number % max(len(bounds.ends), 1) for number in numbers})
-    async for records in scan(reader, bounds.spans):
+    await _fold(reader, bounds.spans, codec, states)
+    return states
+
+
+@dataclass(slots=True)
+class Book:
+    """The states on `topic`, of all of its `partitions`, for who goes on reading. Nothing is known before `refresh`."""
+
+    topic: str
+    partitions: int
+    reader: Reader
+    codec: Codec
+    states: LetterStates = field(default_factory=lambda: LetterStates(timed=True), init=False)
+    _read: dict[Partition, int] = field(default_factory=dict, init=False)
+    _reading: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+
+    async def refresh(self) -> None:
+        """Read what was written since the last time. Raises Defer where a schema registry is away."""
+        async with self._reading:
+            ends = await self.reader.ends([Partition(self.topic, number) for number in range(self.partitions)])
+            spans = {name: range(self._read.get(name, 0), end) for name, end in ends.items()}
+            await _fold(self.reader, spans, self.codec, self.states)
+            self._read.update(ends)
+
+    async def write(self, key: str, letter: Letter | None, partition: int | None = None) -> Outgoing:
+        """Make the record of an entry; None takes it back. `partition` is the letter's own."""
+        return await entry_record(self.codec, self.topic, self.partitions, partition, key, letter)
+
+
+async def _fold(reader: Reader, spans: Mapping[Partition, range], codec: Codec, states: LetterStates) -> None:
+    async for records in scan(reader, spans):
         for record in records:
             try:
                 states.fold(_key(record), await _decoded(codec, record), record.timestamp_ms)
             except Reject as unfit:
                 _ignored(record, unfit)
-    return states
 
 
 async def read_entries(

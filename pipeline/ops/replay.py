@@ -11,8 +11,8 @@ from pipeline.core.payloads import Audit
 from pipeline.core.ports import Reader, Transactions
 from pipeline.core.replay import Rules
 from pipeline.ops.letter_scan import Progress
+from pipeline.ops.letter_states import Book
 from pipeline.ops.replay_audit import details_of, earlier
-from pipeline.ops.replay_book import Book
 from pipeline.ops.replay_journal import Journal
 from pipeline.ops.replay_letters import Known
 from pipeline.ops.replay_plan import Plan, Planner, Wanted

@@ -18,9 +18,8 @@ from pipeline.core.payloads import Audit, Letter
 from pipeline.core.ports import Batch, Clock, Codec, NotCommitted, Transactions
 from pipeline.core.record import Commit, Outgoing, Partition
 from pipeline.core.retry import spread
-from pipeline.ops.letter_states import LEASE
+from pipeline.ops.letter_states import LEASE, Book, Lease
 from pipeline.ops.publish import AUDIT_NOUN, audit_record
-from pipeline.ops.replay_book import Book, Lease
 from pipeline.ops.replay_work import Person
 
 LEASE_SECONDS = 30.0
@@ -120,13 +119,13 @@ class Journal:
     # -------------------------------------------------------------- the lease
 
     def _rival(self, now: float) -> Lease | None:
-        lease = self.book.lease
+        lease = self.book.states.lease
         if lease is None or lease.holder == self.holder or now - lease.renewed_ms / 1000 >= LEASE_SECONDS:
             return None
         return lease
 
     def _check(self) -> None:
-        lease = self.book.lease
+        lease = self.book.states.lease
         if lease is not None and lease.holder == self.holder:
             return
         who = f"{lease.operator or 'somebody'} has begun replay {lease.replay}" if lease else "another replay has begun"

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from pipeline.core.errors import ConfigurationError
 from pipeline.core.letter import DEAD_SUFFIX, LetterHead, read_head
 from pipeline.core.letter_filter import LetterFilter
+from pipeline.core.letter_state import LetterState
 from pipeline.core.ports import Reader
 from pipeline.core.record import Partition, Position, Record
 from pipeline.core.replay import (
@@ -20,7 +21,6 @@ from pipeline.core.replay import (
     REFUSALS,
     REPLAYED,
     Case,
-    Entry,
     Rules,
     Seen,
     former,
@@ -30,7 +30,7 @@ from pipeline.core.replay import (
 from pipeline.core.replay_cost import NOTHING, Cost, asking, indexing
 from pipeline.core.stage import Stage
 from pipeline.ops.letter_scan import Progress, scan
-from pipeline.ops.replay_book import Book
+from pipeline.ops.letter_states import Book
 from pipeline.ops.replay_letters import Known
 
 BY_KEY = -1
@@ -189,21 +189,18 @@ class Planner:
 
     async def _letter(self, record: Record, wanted: Wanted) -> None:
         head, own = self._head(record)
-        entry = None
-        if self._book.entries:
-            entry = self._book.entries.get(letter := head.id)
-            if entry is not None and entry.state == REPLAYED:
-                self._failures[letter] = head.fingerprint
-        state = entry.state if entry else "open"
-        if not self._easy.matches(head, state):
+        state = self._book.states.of(head)
+        if state.state == REPLAYED:
+            self._failures[head.id] = head.fingerprint
+        if not self._easy.matches(head, state.state):
             return
         stage = own if own and head.family == "pipeline" else self._known.stages.get(self._rules.to) or own
         seen = Seen(why="it is of no stage")
         if stage is not None:
             head, seen = await self._known.look(record, head, stage)
-        if not wanted.filter.matches(head, state):
+        if not wanted.filter.matches(head, state.state):
             return
-        case = self._case(record, head, entry, seen, (own, stage))
+        case = self._case(record, head, state, seen, (own, stage))
         self._judge(case, wanted.limit)
 
     def _head(self, record: Record) -> tuple[LetterHead, Stage | None]:
@@ -213,20 +210,20 @@ class Planner:
             head = read_head(record, open_topic=True)
         return head, stage
 
-    def _case(self, record: Record, head: LetterHead, entry: Entry | None, seen: Seen, stages: _Stages) -> Case:
+    def _case(self, record: Record, head: LetterHead, state: LetterState, seen: Seen, stages: _Stages) -> Case:
         own, stage = stages
         first = self._known.stages.get(self._rules.source)
         follows = first is None or (own is not None and reaches(self._known.stages.values(), first, own))
         stage = first if first and stage else stage
-        before, replayed = self._failures.get(head.former), self._book.entries.get(head.former)
+        before = self._failures.get(head.former)
         return Case(
             head,
-            entry,
+            state,
             stage,
             seen,
             self._known.sources[stage.name] if stage else {},
             self._known.partitions.get(self._known.targets[stage.name].topic, 0) if stage else 0,
-            (before, replayed.at_ms) if before and replayed else None,
+            (before, self._book.states.of_id(head.former).at_ms) if before else None,
             former(record)[2] if head.replay_id and head.family == "pipeline" else None,
             follows,
         )

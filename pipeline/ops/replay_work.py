@@ -12,10 +12,9 @@ from pipeline.core.letter import LetterHead, read_head
 from pipeline.core.patch import Patch
 from pipeline.core.payloads import Letter
 from pipeline.core.record import Outgoing, Partition, Position, Record
-from pipeline.core.replay import NEVER, OWN, QUARANTINED, REPLAYED, Entry, Marks, closed, copy, former
+from pipeline.core.replay import NEVER, OWN, QUARANTINED, REPLAYED, Marks, closed, copy, former, replays
 from pipeline.core.replay_patch import NO_PATCH
-from pipeline.ops.letter_states import run_key
-from pipeline.ops.replay_book import Book
+from pipeline.ops.letter_states import Book, run_key
 from pipeline.ops.replay_letters import Known
 from pipeline.ops.replay_plan import Offsets, Plan, Ref
 
@@ -86,9 +85,9 @@ class Steps:
     async def _back(self, record: Record, now: float) -> Step:
         rules, head = self._plan.rules, self._head(record)
         ours, origin, letter = head.family == "pipeline", head.origin, head.id
-        entry = self._book.entries.get(letter)
+        state = self._book.states.of_id(letter)
         stage = (self._known.stages.get(head.stage) if ours else None) or self._known.stages.get(rules.to)
-        if word := closed(entry, rules):
+        if word := closed(state, rules):
             return "" if word == OWN else word
         if stage is None or origin is None:
             return "stage"
@@ -98,7 +97,7 @@ class Steps:
             if head.opaque:
                 head, _ = await self._known.look(record, head, stage)
             run = self._next_run(head.job, max(head.run, run or 0))
-        count = _replays(head, entry) + 1
+        count = replays(head, state) + 1
         marks = Marks(rules.replay, letter, count, run, text, self._deadline(now) or deadline_ms, head.position)
         made = copy(record, origin, self._known.targets[stage.name], marks, int(now * 1000))
         mark = self._mark(REPLAYED, head.position, marks, head.job, now)
@@ -106,10 +105,10 @@ class Steps:
 
     def _worn(self, record: Record, now: float) -> Step:
         head = self._head(record)
-        entry = self._book.entries.get(head.id)
-        if closed(entry, self._plan.rules):
+        state = self._book.states.of(head)
+        if closed(state, self._plan.rules):
             return ""
-        marks = Marks(entry.replay if entry else head.replay_id, head.id, _replays(head, entry))
+        marks = Marks(state.replay or head.replay_id, head.id, replays(head, state))
         return Work(record.position, None, [self._mark(QUARANTINED, head.position, marks, head.job, now)])
 
     def _head(self, record: Record) -> LetterHead:
@@ -121,7 +120,7 @@ class Steps:
 
     def _again(self, record: Record, job: str, now: float) -> Step:
         rules = self._plan.rules
-        refs = [(ref, closed(self._book.entries.get(ref.id), rules)) for ref in self._plan.jobs.get(job, ())]
+        refs = [(ref, closed(self._book.states.of_id(ref.id), rules)) for ref in self._plan.jobs.get(job, ())]
         left = [ref for ref, word in refs if not word]
         if not left:
             return next((word for _, word in refs if word != OWN), "")
@@ -141,7 +140,7 @@ class Steps:
     # -------------------------------------------------------------- both
 
     def _next_run(self, job: str, known: int) -> int:
-        return max(self._book.runs.get(job, 0), known) + 1
+        return max(self._book.states.runs.get(job, 0), known) + 1
 
     def _deadline(self, now: float) -> int | None:
         extend = self._plan.rules.extend
@@ -151,7 +150,7 @@ class Steps:
         if not self._rerun or run is None:
             return marked
         # Noted at once: another letter of the job in the same transaction is the run after this one.
-        self._book.runs[job] = run
+        self._book.states.runs[job] = run
         person, replay = self._person, self._plan.rules.replay
         letter = Letter(
             state="rerun",
@@ -165,7 +164,6 @@ class Steps:
         return [*marked, Mark(run_key(job), letter)]
 
     def _mark(self, state: str, place: Position, marks: Marks, job: str, now: float) -> Mark:
-        entry = self._book.entries.get(marks.letter)
         # Not validated: each field comes from a value of its type.
         letter = Letter.model_construct(
             state=state,  # type: ignore[arg-type]  # one of its names
@@ -176,7 +174,7 @@ class Steps:
             operator=self._person.operator,
             reason=self._person.reason,
             at_ms=int(now * 1000),
-            assignee=entry.assignee if entry else "",
+            assignee=self._book.states.of_id(marks.letter).assignee,
             replay=marks.replay,
             replays=marks.count,
             run=marks.run or 0,
@@ -186,10 +184,6 @@ class Steps:
 
 def _text(patch: Patch) -> str:
     return patch.text() if patch != NO_PATCH else ""
-
-
-def _replays(head: LetterHead, entry: Entry | None) -> int:
-    return max(head.replays if head.family == "pipeline" else 0, entry.replays if entry else 0)
 
 
 def _has(offsets: Offsets, name: Partition, offset: int) -> bool:

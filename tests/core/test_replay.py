@@ -11,6 +11,7 @@ from pipeline.core.answers import copy_word
 from pipeline.core.deadletter import Grave, dead_headers
 from pipeline.core.headers import Origin, Tries
 from pipeline.core.letter import read_head
+from pipeline.core.letter_state import OPEN, STATES, LetterState, State
 from pipeline.core.patch import Patch
 from pipeline.core.payloads import Document
 from pipeline.core.record import Headers, Position, Record
@@ -19,7 +20,6 @@ from pipeline.core.replay import (
     NEVER,
     REFUSALS,
     Case,
-    Entry,
     Marks,
     Rules,
     Seen,
@@ -51,7 +51,7 @@ def dead(*more: tuple[str, bytes | None]) -> Record:
 
 def case(**changes: object) -> Case:
     """A letter that may go."""
-    told = {"head": read_head(dead()), "entry": None, "stage": KNOWN["infer"], "seen": Seen(), "partitions": 6}
+    told = {"head": read_head(dead()), "state": OPEN, "stage": KNOWN["infer"], "seen": Seen(), "partitions": 6}
     return Case(**{**told, **changes})  # type: ignore[arg-type]  # each is of its field's type
 
 
@@ -131,9 +131,9 @@ def test_what_leads_to_what() -> None:
     "changes, rules, word",
     [
         ({}, Rules("r1"), ""),
-        ({"entry": Entry("replayed", 1, "r1")}, Rules("r1", again=True), "own"),
-        ({"entry": Entry("replayed", 1, "r0")}, Rules("r1"), "replayed"),
-        ({"entry": Entry("replayed", 1, "r0", MAX_REPLAYS)}, Rules("r1", again=True), "max_replays"),
+        ({"state": LetterState("replayed", replay="r1")}, Rules("r1", again=True), "own"),
+        ({"state": LetterState("replayed", replay="r0")}, Rules("r1"), "replayed"),
+        ({"state": LetterState("replayed", "", "r0", MAX_REPLAYS)}, Rules("r1", again=True), "max_replays"),
         ({"stage": None}, Rules("r1"), "stage"),
         ({"stage": KNOWN["notify"]}, Rules("r1"), "not_read"),
         ({"stage": KNOWN["notify"], "sources": {"p.contexts.standard"}}, Rules("r1"), ""),
@@ -165,10 +165,10 @@ def test_what_is_no_job_has_nothing_to_be_set() -> None:
     assert refusal(case(seen=Seen(document, "j")), Rules("r1", patch=Patch(model="m")), NOW) == "unpatchable"
 
 
-@given(st.sampled_from(["open", "assigned", "replayed", "resolved", "purged", "quarantined"]), st.booleans())
-def test_states_that_are_closed(state: str, again: bool) -> None:
+@given(st.sampled_from(STATES), st.booleans())
+def test_states_that_are_closed(state: State, again: bool) -> None:
     """A letter that is done with goes nowhere; whatever is asked for, every answer has its sentence."""
-    word = closed(None if state == "open" else Entry(state, 1, "r0"), Rules("r1", again=again))
+    word = closed(LetterState(state, replay="r0"), Rules("r1", again=again))
     assert word in {"", *REFUSALS}
     assert (not word) == (state in {"open", "assigned"} or (state == "replayed" and again))
 

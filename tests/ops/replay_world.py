@@ -25,8 +25,8 @@ from pipeline.core.record import Headers, Outgoing, Partition, Position, Record
 from pipeline.core.replay import Rules
 from pipeline.core.trace import root
 from pipeline.devkit.clock import EPOCH, wall
+from pipeline.ops.letter_states import Book
 from pipeline.ops.replay import Replays, group
-from pipeline.ops.replay_book import Book
 from pipeline.ops.replay_journal import Journal
 from pipeline.ops.replay_letters import Known
 from pipeline.ops.replay_plan import Plan, Planner, Wanted

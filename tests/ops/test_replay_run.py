@@ -14,6 +14,7 @@ from pipeline.broker.topics import TopicSpec
 from pipeline.core import headers as h
 from pipeline.core.errors import Defer
 from pipeline.core.letter_filter import LetterFilter
+from pipeline.core.letter_state import OPEN
 from pipeline.core.patch import Patch
 from pipeline.core.payloads import Letter, Request, RetrievedContext
 from pipeline.core.record import Outgoing
@@ -46,9 +47,9 @@ async def test_a_letter_goes_back_as_it_was() -> None:
     assert (1, 1, 0, False) == (report.copies, report.replayed, report.quarantined, report.stopped)
     book = await site.book()
     await book.refresh()
-    entry = book.entries[head.id]
+    entry = book.states.of_id(head.id)
     assert ("replayed", "r1", 1) == (entry.state, entry.replay, entry.replays)
-    assert book.lease is None
+    assert book.states.lease is None
 
 
 async def test_all_is_audited() -> None:
@@ -86,7 +87,7 @@ async def test_what_was_replayed_too_often_is_quarantined() -> None:
     assert (0, 1) == (report.copies, report.quarantined)
     book = await site.book()
     await book.refresh()
-    assert ("quarantined", 3) == (book.entries[head.id].state, book.entries[head.id].replays)
+    assert ("quarantined", 3) == (book.states.of_id(head.id).state, book.states.of_id(head.id).replays)
     assert dict((await site.plan(Rules("r5", again=True, most=9))).tally.refused) == {"quarantined": 1}
 
 
@@ -208,7 +209,7 @@ async def test_another_run_of_the_job() -> None:
     assert 1_800_000_600_000 <= int(first[h.REPLAY_DEADLINE]) < 1_800_000_602_000
     book = await site.book()
     await book.refresh()
-    assert (4, "replayed") == (book.runs["job-1"], book.entries[head.id].state)
+    assert (4, "replayed") == (book.states.runs["job-1"], book.states.of_id(head.id).state)
 
 
 async def test_only_what_is_meant() -> None:
@@ -248,7 +249,7 @@ async def test_what_is_too_large_to_go_back() -> None:
     assert site.jobs() == ["job-0", "job-1", "job-2"]
     book = await site.book()
     await book.refresh()
-    assert head.id not in book.entries
+    assert book.states.of_id(head.id) == OPEN
 
 
 async def test_what_no_partition_takes() -> None:
