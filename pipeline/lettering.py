@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,18 +16,15 @@ from pipeline.broker.kafka_reader import open_reader
 from pipeline.core import names
 from pipeline.core.errors import ConfigurationError
 from pipeline.core.letter_filter import LetterFilter
-from pipeline.core.ports import RecordDecoder
 from pipeline.core.retry import describe
-from pipeline.ops.letter_decode import DeadTopic
+from pipeline.ops.letter_decode import DeadTopic, dead_topics
 from pipeline.ops.letter_scan import Progress, Snapshot, dead_of_others, unhindered
 from pipeline.ops.letters import LetterPorts, Letters, Listing
 from pipeline.resources import resource
-from pipeline.runtime.plan import plan
 from pipeline.settings import Configured
 from pipeline.telemetry import logs
 from pipeline.wire.codec import AvroCodec
 from pipeline.wire.debezium import ChangeDecoder
-from pipeline.wire.registered import SchemaRegistry
 from pipeline.wire.schemas import load_schemas
 from pipeline.wire.versions import ValueVersions
 from pipeline.wiring import CLOCK, Say, opened_admin, opened_registry, tables_of
@@ -53,6 +50,8 @@ async def open_letter_ports(
         registry = await stack.enter_async_context(opened_registry(configured))
         await dead_of_others(admin, others)
         schemas = load_schemas(resource("schemas"))
+        tables = tables_of(configured, topology.STAGES)
+        foreign = ChangeDecoder(tables, registry) if tables is not None else None
         yield LetterPorts(
             # Letters are looked at and dropped: their reader need not make them small to keep.
             opens=partial(open_reader, kafka, f"{prefix}.dlq", committed=True, kept=False),
@@ -61,23 +60,11 @@ async def open_letter_ports(
             versions=ValueVersions(schemas, registry),
             producer=producer,
             clock=CLOCK,
-            topics={**_ours(configured, registry), **{name: DeadTopic(name) for name in others}},
+            topics={**dead_topics(prefix, topology.STAGES, foreign), **{name: DeadTopic(name) for name in others}},
             states=names.topic(prefix, topology.LETTERS.noun),
             audit=names.topic(prefix, topology.AUDIT.noun),
             progress=progress,
         )
-
-
-def _ours(configured: Configured, registry: SchemaRegistry | None) -> Mapping[str, DeadTopic]:
-    tables = tables_of(configured, topology.STAGES)
-    found = {}
-    for stage in topology.STAGES:
-        bound = plan(stage, configured.settings.topic_prefix)
-        reads = tables is not None and topology.reads_foreign(stage)
-        foreign: RecordDecoder | None = ChangeDecoder(tables, registry) if tables is not None and reads else None
-        sources = {name: one.declared for name, one in bound.sources.items()}
-        found[bound.dead_letters] = DeadTopic(bound.dead_letters, stage.name, stage.open_topic, sources, foreign)
-    return found
 
 
 # ------------------------------------------------------------------ more than one process

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.core import headers as h
+from pipeline.core import names
 from pipeline.core.deadletter import original
 from pipeline.core.errors import Defer, Outcome, Reject
 from pipeline.core.event import Event, receive
@@ -15,7 +16,7 @@ from pipeline.core.patch import change_of, changed
 from pipeline.core.payloads import Payload
 from pipeline.core.ports import Codec, RecordDecoder
 from pipeline.core.record import Record
-from pipeline.core.stage import Topic
+from pipeline.core.stage import Stage, Topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,16 @@ class DeadTopic:
     open_topic: bool = False
     sources: Mapping[str, Topic[Any]] = field(default_factory=dict)
     foreign: RecordDecoder | None = None
+
+
+def dead_topics(prefix: str, stages: Iterable[Stage], foreign: RecordDecoder | None = None) -> dict[str, DeadTopic]:
+    """Say what the dead-letter topics of `stages` hold, by name; `foreign` decodes what stood on topics of others."""
+    found = {}
+    for stage in stages:
+        topic = names.dead_letter_topic(prefix, stage.name)
+        sources = {names.topic(prefix, one.noun, lane): one for one in stage.sources for lane in one.lanes}
+        found[topic] = DeadTopic(topic, stage.name, stage.open_topic, sources, foreign)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 from pipeline.core import headers as h
-from pipeline.core import names
 from pipeline.core.catalog import Catalog
 from pipeline.core.errors import Reject
 from pipeline.core.event import receive
@@ -19,7 +18,7 @@ from pipeline.core.ports import Clock, Codec, RecordDecoder
 from pipeline.core.record import Record
 from pipeline.core.replay import Seen, Target, reaches, target
 from pipeline.core.stage import Stage, Topic
-from pipeline.ops.letter_decode import DeadTopic, LetterDecoder
+from pipeline.ops.letter_decode import DeadTopic, LetterDecoder, dead_topics
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,10 @@ class Known:
     @cached_property
     def sources(self) -> Mapping[str, Mapping[str, Topic[Any]]]:
         """By the name of a stage, what it reads and what that carries."""
-        return {name: self._sources(stage) for name, stage in self.stages.items()}
+        return {
+            name: {**dict.fromkeys(self.foreign(stage), stage.sources[0]), **self._dead[name].sources}
+            for name, stage in self.stages.items()
+        }
 
     @cached_property
     def targets(self) -> Mapping[str, Target]:
@@ -58,14 +60,7 @@ class Known:
 
     @cached_property
     def _dead(self) -> Mapping[str, DeadTopic]:
-        return {
-            name: DeadTopic(name, name, stage.open_topic, self.sources[name], self.decoder)
-            for name, stage in self.stages.items()
-        }
-
-    def _sources(self, stage: Stage) -> Mapping[str, Topic[Any]]:
-        own = {names.topic(self.prefix, one.noun, lane): one for one in stage.sources for lane in one.lanes}
-        return {**dict.fromkeys(self.foreign(stage), stage.sources[0]), **own}
+        return {one.stage: one for one in dead_topics(self.prefix, self.stages.values(), self.decoder).values()}
 
     async def look(self, record: Record, head: LetterHead, stage: Stage) -> tuple[LetterHead, Seen]:
         """Decode a letter of `stage`; its head may tell more then. Raises Defer where a registry is away."""

@@ -19,7 +19,7 @@ from pipeline.core.letter import read_head
 from pipeline.core.payloads import Payload, Request, RetrievedContext
 from pipeline.core.record import Header, Headers, Outgoing, Position, Record
 from pipeline.core.stage import Stage
-from pipeline.ops.letter_decode import DeadTopic
+from pipeline.ops.letter_decode import dead_topics
 from pipeline.ops.letters import LetterPorts, Letters, open_letters
 from pipeline.resources import resource
 from pipeline.wire.codec import AvroCodec
@@ -33,13 +33,6 @@ STAGES: Mapping[str, Stage] = {one.name: one for one in topology.STAGES}
 SCHEMAS = load_schemas(resource("schemas"))
 GRAVE = Grave("infer", "p.infer", "unexpected", "KeyError", "KeyError: 'x'", "0.1.0", NOW - 60)
 JOB = Job("", "acme", "quick_answer", "standard", int(NOW * 1000) + 900_000, 0, "c", int(NOW * 1000))
-
-
-def dead_topic(stage: str) -> DeadTopic:
-    """Say what one of our dead-letter topics is."""
-    declared = STAGES[stage]
-    sources = {names.topic(PREFIX, one.noun, lane): one for one in declared.sources for lane in one.lanes}
-    return DeadTopic(names.dead_letter_topic(PREFIX, stage), stage, declared.open_topic, sources)
 
 
 class LetterWorld:
@@ -80,7 +73,7 @@ class LetterWorld:
             ValueVersions(SCHEMAS),
             self.broker.producer(),
             lambda: self.now,
-            {dead.topic: dead for dead in map(dead_topic, STAGES)},
+            dead_topics(PREFIX, topology.STAGES),
             "p.letters",
             "p.audit",
             lambda *told: self.told.append(told),

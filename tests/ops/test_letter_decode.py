@@ -12,9 +12,9 @@ from pipeline.core.errors import Defer, Reject, Retry
 from pipeline.core.letter import read_head
 from pipeline.core.payloads import Document, Payload, Request
 from pipeline.core.record import Record
-from pipeline.ops.letter_decode import LetterDecoder
+from pipeline.ops.letter_decode import LetterDecoder, dead_topics
 from tests.core.test_letter import dead
-from tests.ops.letter_world import GRAVE, JOB, LetterWorld, dead_topic, letter_world
+from tests.ops.letter_world import GRAVE, JOB, PREFIX, STAGES, LetterWorld, letter_world
 
 INDEX = replace(GRAVE, stage="index")
 DOCUMENT = Document(source="rows", id="1", tenant="umbrella", title="t", body="b", version=1)
@@ -42,8 +42,7 @@ class Rows:
 
 def decoder(rows: Rows) -> LetterDecoder:
     """A decoder of the index's letters, some of which are of a foreign topic."""
-    topic = replace(dead_topic("index"), foreign=rows)
-    return LetterDecoder({topic.topic: topic}, LetterWorld().codec)
+    return LetterDecoder(dead_topics(PREFIX, [STAGES["index"]], rows), LetterWorld().codec)
 
 
 ROW = Record("app.rows", 1, 7, b"key", b"{}", (("ce_id", b"not ours"), (h.TENANT, b"forged")), 1_700_000_000_000)

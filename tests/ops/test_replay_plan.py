@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +18,9 @@ from pipeline.core.payloads import Document, Letter, Request
 from pipeline.core.record import Outgoing, Partition, Record
 from pipeline.core.replay import REFUSALS, Rules
 from pipeline.ops.replay_plan import BY_KEY, Place, Plan, Reason, Wanted, sentences
+from tests.core.test_letter import dead
 from tests.ops.replay_world import CODEC, Site
+from tests.ops.test_letter_decode import INDEX, ROW, Rows
 
 pytestmark = pytest.mark.virtual
 RULES = Rules("r1")
@@ -208,6 +211,14 @@ async def test_letters_of_other_programs() -> None:
     told = dict(copy.headers)
     assert (b"1", b"p.requests/1/7/1799999999000") == (told["mine"], told[h.ORIGINAL])
     assert not [name for name in told if name.startswith("kafka_dlt-")]
+
+
+async def test_a_row_of_a_table() -> None:
+    """A letter of a topic of others goes back to the stage that reads it, which decodes it as that stage does."""
+    site, rows = await Site.make(), Rows()
+    site.lay("index", replace(ROW, partition=0), dead(ROW, INDEX).headers)
+    plan = await site.plan(RULES, decoder=rows, foreign=lambda stage: ["app.rows"] if stage.name == "index" else ())
+    assert (1, [ROW]) == (plan.tally.going, rows.records)
 
 
 async def test_what_can_be_set_of_what() -> None:
