@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from math import inf
@@ -17,6 +17,8 @@ from pipeline.core.record import Partition, Position, Record
 
 # Short, as what stands last may be a transaction's marker, of which no fetch tells before it gives up.
 FETCH_RECORDS, FETCH_SECONDS = 2_000, 0.05
+FAR = 10_000
+"""From so many offsets between two records on, those between are skipped instead of read."""
 
 Opens = Callable[[], AbstractAsyncContextManager[Reader]]
 """Opens a reader, which is closed with the block. It sees what is committed only."""
@@ -170,14 +172,41 @@ def _within(records: Sequence[Record], spans: Mapping[Partition, range]) -> Sequ
     return [record for record in records if record.offset < spans[Partition(record.topic, record.partition)].stop]
 
 
+async def records_at(
+    reader: Reader, name: Partition, offsets: Sequence[int]
+) -> AsyncIterator[tuple[int, Record | None]]:
+    """Read the records at `offsets`, which ascend; None for one that is not there (any more)."""
+    end = (await reader.ends([name])).get(name, 0)
+    for stretch in _stretches([offset for offset in offsets if offset < end]):
+        left = deque(stretch)
+        reader.follow(name, left[0])
+        while left:
+            for record in await reader.fetch(min(FETCH_RECORDS, left[-1] - left[0] + 1), FETCH_SECONDS):
+                while left and left[0] <= record.offset:
+                    offset = left.popleft()
+                    yield offset, record if offset == record.offset else None
+            position = reader.positions().get(name, 0)
+            while left and left[0] < position:
+                yield left.popleft(), None
+    reader.leave([name])
+    for offset in offsets:
+        if offset >= end:
+            yield offset, None
+
+
+def _stretches(offsets: Sequence[int]) -> Iterator[list[int]]:
+    """Cut ascending offsets where so much lies between two that it is not worth reading."""
+    stretch: list[int] = []
+    for offset in offsets:
+        if stretch and offset - stretch[-1] >= FAR:
+            yield stretch
+            stretch = []
+        stretch.append(offset)
+    if stretch:
+        yield stretch
+
+
 async def read_at(reader: Reader, place: Position) -> Record | None:
     """Read the record at a place; None where there is none any more, or none yet."""
-    name = Partition(place.topic, place.partition)
-    if place.offset >= (await reader.ends([name])).get(name, 0):
-        return None
-    reader.follow(name, place.offset)
-    found: Record | None = None
-    while found is None and reader.positions().get(name, 0) <= place.offset:
-        found = next(iter(await reader.fetch(1, FETCH_SECONDS)), None)
-    reader.leave([name])
-    return found if found is not None and found.offset == place.offset else None
+    found = [one async for _, one in records_at(reader, Partition(place.topic, place.partition), [place.offset])]
+    return found[0]

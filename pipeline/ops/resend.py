@@ -6,8 +6,8 @@ Key and value stay byte for byte, and the webhook's id is that of before, so tha
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,14 +20,12 @@ from pipeline.core.payloads import Audit, Message
 from pipeline.core.ports import Clock, Codec, Producer, Reader
 from pipeline.core.record import Header, Outgoing, Partition, Record
 from pipeline.ops.deliveries import Entry
-from pipeline.ops.letter_scan import FETCH_RECORDS, FETCH_SECONDS, Progress
+from pipeline.ops.letter_scan import Progress, records_at
 
 RESENT = "delivery.resent"
 MESSAGES = "messages"
 BATCH = 500
 """How many copies are under way at once."""
-FAR = 10_000
-"""From so many offsets between two records on, those between are skipped instead of read."""
 _BEFORE = 0.01  # seconds: a copy's own time is looked at in whole milliseconds, and it is to be due by then
 
 
@@ -69,7 +67,7 @@ class Sources:
             else:
                 wanted[Partition(place.topic, place.partition)][place.offset].append(entry)
         for name, places in wanted.items():
-            async for offset, record in _records(self.reader, name, sorted(places)):
+            async for offset, record in records_at(self.reader, name, sorted(places)):
                 for entry in places[offset]:
                     yield await self._copy(entry, record, resend, now)
 
@@ -95,38 +93,6 @@ class Sources:
         except Reject:
             return ""
         return message.webhook_id
-
-
-async def _records(reader: Reader, name: Partition, offsets: Sequence[int]) -> AsyncIterator[tuple[int, Record | None]]:
-    """Read the records at `offsets`, which ascend; None for one that is not there (any more)."""
-    end = (await reader.ends([name])).get(name, 0)
-    for stretch in _stretches([offset for offset in offsets if offset < end]):
-        left = deque(stretch)
-        reader.follow(name, left[0])
-        while left:
-            for record in await reader.fetch(FETCH_RECORDS, FETCH_SECONDS):
-                while left and left[0] <= record.offset:
-                    offset = left.popleft()
-                    yield offset, record if offset == record.offset else None
-            position = reader.positions().get(name, 0)
-            while left and left[0] < position:
-                yield left.popleft(), None
-    reader.leave([name])
-    for offset in offsets:
-        if offset >= end:
-            yield offset, None
-
-
-def _stretches(offsets: Sequence[int]) -> Iterator[list[int]]:
-    """Cut ascending offsets where so much lies between two that it is not worth reading."""
-    stretch: list[int] = []
-    for offset in offsets:
-        if stretch and offset - stretch[-1] >= FAR:
-            yield stretch
-            stretch = []
-        stretch.append(offset)
-    if stretch:
-        yield stretch
 
 
 @dataclass(frozen=True, slots=True)
