@@ -6,7 +6,7 @@ All of it is acknowledged by the broker before anybody is told that it is done.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -65,10 +65,10 @@ class Publisher:
         await write_all(self.producer, [Outgoing(names.topic(self.prefix, noun), key, value, tuple(headers))])
 
 
-async def write_all(producer: Producer, records: Iterable[Outgoing]) -> int:
-    """Write records and wait until all are acknowledged; returns how many there were. Raises the first refusal."""
-    loop, waiting, refusals = asyncio.get_running_loop(), 0, list[Exception]()
-    done: asyncio.Future[None] = loop.create_future()
+async def send_all(producer: Producer, records: Sequence[Outgoing]) -> Sequence[Exception]:
+    """Write records and wait until the broker has acknowledged or refused each; returns the refusals."""
+    waiting, refusals = len(records), list[Exception]()
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def delivered(error: Exception | None) -> None:
         nonlocal waiting
@@ -78,15 +78,18 @@ async def write_all(producer: Producer, records: Iterable[Outgoing]) -> int:
         if not waiting and not done.done():
             done.set_result(None)
 
-    sent = list(records)
-    waiting = len(sent)
-    for record in sent:
+    for record in records:
         producer.send(record, delivered)
-    if sent:
+    if records:
         await done
-    if refusals:
+    return refusals
+
+
+async def write_all(producer: Producer, records: Sequence[Outgoing]) -> int:
+    """Write records as `send_all` does; returns how many there were. Raises the first refusal."""
+    if refusals := await send_all(producer, records):
         raise refusals[0]
-    return len(sent)
+    return len(records)
 
 
 async def audit_record(codec: Codec, topic: str, audit: Audit) -> Outgoing:

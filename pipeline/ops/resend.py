@@ -5,11 +5,9 @@ Key and value stay byte for byte, and the webhook's id is that of before, so tha
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from pipeline.core import headers as h
 from pipeline.core.deadletter import copy_headers
@@ -21,6 +19,7 @@ from pipeline.core.ports import Clock, Codec, Producer, Reader
 from pipeline.core.record import Header, Outgoing, Partition, Record
 from pipeline.ops.deliveries import Entry
 from pipeline.ops.letter_scan import Progress, records_at
+from pipeline.ops.publish import send_all
 
 RESENT = "delivery.resent"
 MESSAGES = "messages"
@@ -143,29 +142,13 @@ class Resender:
     async def _send(self, batch: Sequence[Copy], order: Order, before: int) -> int:
         # Audited first: a crash in between leaves a trace of what was not done, never a deed without a trace.
         await self.audit([_audit(copy, order, self.clock()) for copy in batch])
-        refused = [error for error in await send_all(self.producer, [copy.record for copy in batch]) if error]
+        refused = await send_all(self.producer, [copy.record for copy in batch])
         if refused:
             raise ConfigurationError(
                 f"{len(refused)} of {len(batch)} copies were refused, after {before} were written: {refused[0]}; what "
                 "is still undeliverable can be sent again by the same command"
             )
         return len(batch)
-
-
-async def send_all(producer: Producer, records: Sequence[Outgoing]) -> Sequence[Exception | None]:
-    """Write records and wait until the broker has acknowledged or refused each."""
-    loop = asyncio.get_running_loop()
-    answers: list[asyncio.Future[Exception | None]] = []
-    for record in records:
-        answer = loop.create_future()
-        answers.append(answer)
-        producer.send(record, partial(_answered, answer))
-    return await asyncio.gather(*answers)
-
-
-def _answered(answer: asyncio.Future[Exception | None], error: Exception | None) -> None:
-    if not answer.done():
-        answer.set_result(error)
 
 
 def _audit(copy: Copy, order: Order, now: float) -> Audit:
