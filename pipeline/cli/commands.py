@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
@@ -14,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline import wiring
-from pipeline.cli.console import bars
+from pipeline.cli.console import bars, print_json, print_text
 from pipeline.cli.doctor import examine as findings
 from pipeline.cli.session import ERR, FAILED, OUT, say
 from pipeline.core import names
@@ -54,7 +53,7 @@ async def _submit(configured: Configured, requests: Sequence[Request], *, wait: 
             jobs.append(await desk.request(request))
             progress("sending", number, len(requests))
             if records is None:
-                _line({"job": jobs[-1]})
+                print_json({"job": jobs[-1]})
         if records is None:
             return 0
         ended: dict[str, str] = {}
@@ -63,7 +62,7 @@ async def _submit(configured: Configured, requests: Sequence[Request], *, wait: 
                 async for ending in endings(records, desk.codec, results, jobs):
                     ended[ending.job] = ending.status
                     progress("waiting for the jobs to end", len(ended), len(set(jobs)))
-                    _line(asdict(ending))
+                    print_json(asdict(ending))
         except TimeoutError:
             missing = len(set(jobs)) - len(ended)
             raise ConfigurationError(
@@ -124,12 +123,7 @@ def wait_for_end(folder: RunFolder) -> None:
 
 def _problems(problems: Sequence[str], fine: str) -> int:
     for problem in problems:
-        OUT.print(problem, highlight=False, soft_wrap=True, markup=False)
+        print_text(problem)
     if not problems:
         say(fine)
     return FAILED if problems else 0
-
-
-def _line(value: object) -> None:
-    # Plain print: a JSON line is for programs, and is never wrapped or coloured.
-    print(json.dumps(value, ensure_ascii=False), flush=True)

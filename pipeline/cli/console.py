@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from threading import Timer
 
 from rich.console import Console
@@ -19,11 +21,32 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from pipeline.cli.session import OUT
 from pipeline.devkit.cdc_demo import Step
 from pipeline.devkit.demo import Row, Summary
 
 SHOW_AFTER = 2.0
 """Seconds after which long work shows a bar; shorter work would only flicker."""
+
+
+def print_json(value: object) -> None:
+    """Print a JSON line: it is for programs, and is never wrapped or coloured."""
+    print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
+
+
+def print_text(text: str) -> None:
+    """Print a line for people as it is, however long, without colours."""
+    OUT.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def when(at_ms: int | None) -> str:
+    """Spell a time for people: UTC, to the second; a dash for none."""
+    if at_ms is None or at_ms <= 0:
+        return "-"
+    try:
+        return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(" ", "seconds").removesuffix("+00:00")
+    except (OverflowError, ValueError, OSError):
+        return str(at_ms)
 
 
 class Bars:

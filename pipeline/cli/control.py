@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated
@@ -12,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline import wiring
+from pipeline.cli.console import print_json
 from pipeline.cli.operator import Operator, Reason, operator_of
 from pipeline.cli.session import ERR, MISUSED, OUT, complaints, configure, run, say
 from pipeline.core.control import ControlState, Entry, describe_scope
@@ -80,7 +80,7 @@ def control(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON l
     state = run(_look(configure(level="WARNING")))
     if as_json:
         for entry in listed(state):
-            print(json.dumps(entry, ensure_ascii=False))
+            print_json(entry)
         return
     table = Table("state", "what", "since", "by", "reason")
     for one in (*state.pauses.values(), *state.cancels.values(), *state.endpoints.values()):

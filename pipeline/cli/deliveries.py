@@ -14,9 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline import delivering, wiring
-from pipeline.cli.console import bars
+from pipeline.cli.console import bars, print_json, print_text, when
 from pipeline.cli.endpoint_name import Where
-from pipeline.cli.endpoints import print_line, when
 from pipeline.cli.operator import Operator, Reason, operator_of
 from pipeline.cli.session import ERR, FAILED, MISUSED, OUT, complaints, configure, run, say
 from pipeline.core.endpoints import state_of
@@ -74,10 +73,10 @@ def list_verb(  # noqa: PLR0913, PLR0917  # each is an option of the command lin
     entries, counts = run(_newest(configured, wanted, limit))
     if as_json:
         for entry in entries:
-            print_line(entry.plain)
+            print_json(entry.plain)
         return
     OUT.print(_table(entries))
-    OUT.print(_counted(counts), highlight=False, soft_wrap=True)
+    print_text(_counted(counts))
 
 
 async def _newest(configured: Configured, wanted: Wanted, limit: int) -> tuple[list[Entry], Counter[str]]:
@@ -117,10 +116,10 @@ def show(
     entries = run(_all(configured, Wanted(webhook_id=webhook_id)))
     if as_json:
         for entry in entries:
-            print_line(entry.plain)
+            print_json(entry.plain)
     else:
         for line in timeline(entries):
-            OUT.print(escape(line), highlight=False, soft_wrap=True)
+            print_text(line)
     if not entries:
         say(f"no delivery of {webhook_id} is kept: the log goes back as far as its topic")
         raise typer.Exit(FAILED)
@@ -244,7 +243,7 @@ def _tell_plan(targets: Counter[str], refused: Sequence[Refused], *, as_json: bo
 def _tell_end(copied: int | None, order: Order, refused: Sequence[Refused], *, as_json: bool) -> None:
     if as_json:
         told = {one.entry.delivery.webhook_id: one.why for one in refused}
-        print_line({"resend": None if copied is None else order.id, "sent": copied or 0, "refused": told})
+        print_json({"resend": None if copied is None else order.id, "sent": copied or 0, "refused": told})
     elif copied is None:
         say("nothing was sent")
     else:

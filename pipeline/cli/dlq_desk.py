@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 
 from pipeline.cli.console import bars
 from pipeline.cli.dlq_options import Asked
@@ -24,21 +22,6 @@ async def opened(configured: Configured, asked: Asked, *, states: bool = True) -
     with unhindered(), bars(ERR) as progress:
         async with open_letter_ports(configured, say, progress, asked.topics) as ports:
             yield await open_letters(ports) if states else Letters(ports)
-
-
-def at(milliseconds: int) -> str:
-    """Spell a time for people: UTC, to the second; a dash for none."""
-    if milliseconds <= 0:
-        return "-"
-    try:
-        return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(" ", "seconds").removesuffix("+00:00")
-    except (OverflowError, ValueError, OSError):
-        return str(milliseconds)
-
-
-def line(value: object) -> None:
-    """Print a JSON line for programs: never wrapped or coloured."""
-    print(json.dumps(value, ensure_ascii=False), flush=True)
 
 
 def plain(head: LetterHead, state: LetterState, version: str) -> Mapping[str, object]:

@@ -9,7 +9,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.cli.dlq_desk import at, line, opened, plain
+from pipeline.cli.console import print_json, when
+from pipeline.cli.dlq_desk import opened, plain
 from pipeline.cli.dlq_options import Asked, asking
 from pipeline.cli.session import OUT, configure, run
 from pipeline.lettering import listed
@@ -54,9 +55,9 @@ def _print_lines(listing: Listing) -> None:
         for grave, example in counts.examples.items()
     }
     times = {"oldest_ms": counts.oldest_ms, "newest_ms": counts.newest_ms}
-    line({"letters": counts.total, **times, "by": told, "fingerprints": about})
+    print_json({"letters": counts.total, **times, "by": told, "fingerprints": about})
     for head, state, version in listing.newest:
-        line(plain(head, state, version))
+        print_json(plain(head, state, version))
 
 
 def _print_tables(listing: Listing) -> None:
@@ -74,7 +75,7 @@ def _print_tables(listing: Listing) -> None:
             " decodes all",
             highlight=False,
         )
-    times = f"from {at(counts.oldest_ms)} to {at(counts.newest_ms)} UTC"
+    times = f"from {when(counts.oldest_ms)} to {when(counts.newest_ms)} UTC"
     OUT.print(f"{counts.total} dead letters, {times}", highlight=False)
 
 
@@ -109,7 +110,7 @@ def _letters(listing: Listing) -> Table:
         told = state.state if not state.assignee else f"{state.state}: {state.assignee}"
         table.add_row(
             head.id,
-            at(head.failed_at_ms),
+            when(head.failed_at_ms),
             escape(told),
             escape(head.stage),
             escape(head.code),

@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.dlq_desk import line, opened
+from pipeline.cli.console import print_json, print_text
+from pipeline.cli.dlq_desk import opened
 from pipeline.cli.dlq_options import Asked, Why, Yes, asking, scope_of
 from pipeline.cli.operator import Operator, operator_of
-from pipeline.cli.session import ERR, FAILED, MISUSED, OUT, configure, run
+from pipeline.cli.session import ERR, FAILED, MISUSED, configure, run
 from pipeline.core.letter_filter import LetterFilter
 from pipeline.ops.letter_marks import Choice, MarkPlan, Purged, Wish, mark, plan_marks, purge_logs
 from pipeline.ops.letters import Letters
@@ -131,20 +132,16 @@ def _tell(order: _Order, plan: MarkPlan, done: int, purged: Purged | None) -> No
         told: dict[str, object] = {"move": move, "letters": done, "refused": dict(plan.refused)}
         if purged is not None:
             told |= {"deleted": purged.deleted, "waiting": purged.waiting, "forgotten": purged.forgotten}
-        line(told)
+        print_json(told)
         return
     word = {"resolve": "resolved", "reopen": "reopened", "assign": f"assigned to {order.wish.assignee}"}.get(move)
-    _say(f"{done} dead {'letter' if done == 1 else 'letters'} {word or 'purged'}")
+    print_text(f"{done} dead {'letter' if done == 1 else 'letters'} {word or 'purged'}")
     for why, count in plan.refused.most_common():
-        _say(f"{count} left as they were: {why}")
+        print_text(f"{count} left as they were: {why}")
     if purged is not None:
-        _say(f"{purged.deleted} deleted from the log; {purged.waiting} stay on disk until those before them go")
+        print_text(f"{purged.deleted} deleted from the log; {purged.waiting} stay on disk until those before them go")
         if purged.forgotten:
-            _say(f"{purged.forgotten} entries of letters that are long gone were cleared away")
-
-
-def _say(text: str) -> None:
-    OUT.print(text, highlight=False, markup=False, soft_wrap=True)
+            print_text(f"{purged.forgotten} entries of letters that are long gone were cleared away")
 
 
 def _misused(sentence: str) -> None:

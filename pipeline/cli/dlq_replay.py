@@ -20,7 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline import replaying, wiring
-from pipeline.cli.console import bars
+from pipeline.cli.console import bars, print_json, print_text
 from pipeline.cli.dlq_options import Asked, Why, Yes, asking, stage_names
 from pipeline.cli.operator import Operator, operator_of
 from pipeline.cli.session import ERR, FAILED, INTERRUPTED, MISUSED, OUT, complaints, configure, lines_of, run, say
@@ -234,21 +234,21 @@ def _stoppable() -> Iterator[asyncio.Event]:
 
 def _show(plan: Plan, *, as_json: bool) -> None:
     if as_json:
-        _print_json({"replay": plan.rules.replay, "plan": plan.tally.told()})
+        print_json({"replay": plan.rules.replay, "plan": plan.tally.told()})
         return
     tally = plan.tally
-    _line(f"replay {plan.rules.replay}: {tally.going} of {tally.selected} letters go")
+    print_text(f"replay {plan.rules.replay}: {tally.going} of {tally.selected} letters go")
     if tally.places:
         OUT.print(_places(plan))
         OUT.print(_reasons(plan))
-        _line("failed: " + ", ".join(f"{count} {age} ago" for age, count in tally.ages.most_common()))
-        _line(_cost(plan))
+        print_text("failed: " + ", ".join(f"{count} {age} ago" for age, count in tally.ages.most_common()))
+        print_text(_cost(plan))
     if tally.undecodable:
-        _line(f"{tally.undecodable} of them cannot be decoded, and go all the same")
+        print_text(f"{tally.undecodable} of them cannot be decoded, and go all the same")
     if tally.done:
-        _line(f"{tally.done} went before, in this same replay")
+        print_text(f"{tally.done} went before, in this same replay")
     for sentence in sentences(tally.refused):
-        _line(f"not replayed: {sentence}")
+        print_text(f"not replayed: {sentence}")
 
 
 def _places(plan: Plan) -> Table:
@@ -281,24 +281,16 @@ def _cost(plan: Plan) -> str:
 
 def _tell(report: Report, plan: Plan, *, as_json: bool) -> None:
     if as_json:
-        _print_json({"replay": plan.rules.replay, "run": report.told()})
+        print_json({"replay": plan.rules.replay, "run": report.told()})
         return
     rate = report.copies / report.seconds if report.seconds else 0.0
-    _line(f"{report.replayed} letters replayed in {report.seconds:.1f} s ({rate:.0f} a second)")
+    print_text(f"{report.replayed} letters replayed in {report.seconds:.1f} s ({rate:.0f} a second)")
     if report.quarantined:
-        _line(f"{report.quarantined} quarantined: they were replayed too often")
+        print_text(f"{report.quarantined} quarantined: they were replayed too often")
     for sentence in sentences(report.refused):
-        _line(f"not replayed after all: {sentence}")
+        print_text(f"not replayed after all: {sentence}")
     if report.stopped:
-        _line(f"stopped: `pipeline dlq replay --resume {plan.rules.replay}` goes on")
-
-
-def _line(text: str) -> None:
-    OUT.print(escape(text), highlight=False, soft_wrap=True)
-
-
-def _print_json(told: dict[str, object]) -> None:
-    OUT.print(json.dumps(told, ensure_ascii=False), soft_wrap=True, highlight=False, markup=False)
+        print_text(f"stopped: `pipeline dlq replay --resume {plan.rules.replay}` goes on")
 
 
 _SHOWN = 20

@@ -12,7 +12,8 @@ from typing import Annotated, TextIO
 import typer
 from rich.markup import escape
 
-from pipeline.cli.dlq_desk import at, line, opened, plain
+from pipeline.cli.console import print_json, when
+from pipeline.cli.dlq_desk import opened, plain
 from pipeline.cli.dlq_options import Asked, asking
 from pipeline.cli.session import ERR, MISUSED, OUT, configure, run, say
 from pipeline.core.errors import ConfigurationError
@@ -52,7 +53,7 @@ def show(
     if raw or out is not None:
         _print_raw(told, out)
     elif as_json:
-        line(_plain_story(told, dead_open, masking=not show_payload))
+        print_json(_plain_story(told, dead_open, masking=not show_payload))
     else:
         _print_story(told, dead_open, masking=not show_payload)
 
@@ -154,13 +155,13 @@ def _print_story(told: Story, open_topic: bool, *, masking: bool) -> None:
         ("reason", f"{head.code}: {head.reason}" if head.reason else head.code),
         ("exception", head.exception),
         ("fingerprint", head.fingerprint),
-        ("failed at", f"{at(head.failed_at_ms)} UTC, first at {at(head.first_failure_ms)}"),
+        ("failed at", f"{when(head.failed_at_ms)} UTC, first at {when(head.first_failure_ms)}"),
         ("tries", f"{head.tries.attempts} attempts, {head.tries.deferrals} deferrals, {head.tries.timeouts} timeouts"),
         ("first stood at", head.original or "not told"),
         ("job", f"{head.job}, run {head.run}" if head.job else "not known"),
         ("type, tenant", f"{head.type or '-'}, {head.tenant or '-'}"),
         ("trace", head.trace_id),
-        ("deadline", at(head.deadline_ms or 0)),
+        ("deadline", when(head.deadline_ms or 0)),
         ("schema", told.version),
         ("written by", f"version {head.version}" if head.version else f"others ({head.family})"),
     )
@@ -171,7 +172,7 @@ def _print_story(told: Story, open_topic: bool, *, masking: bool) -> None:
     if told.former:
         _part("former lives, the latest first")
         for life in told.former:
-            why = f"{life.head.code} at {at(life.head.failed_at_ms)}" if life.head else "its record is gone"
+            why = f"{life.head.code} at {when(life.head.failed_at_ms)}" if life.head else "its record is gone"
             _text(f"{life.letter}  {life.state.state}  {why}")
     if told.entries or told.audits:
         _part("what was done")
@@ -184,10 +185,10 @@ def _happened(entries: Sequence[Letter | None], audits: Sequence[Audit]) -> None
             _text("reopened")
         else:
             whom = f" to {one.assignee}" if one.assignee else ""
-            _text(f"{at(one.at_ms)}  {one.state}{whom}  by {one.operator or '-'}: {one.reason or '-'}")
+            _text(f"{when(one.at_ms)}  {one.state}{whom}  by {one.operator or '-'}: {one.reason or '-'}")
     for told in audits:
         of_many = told.details.get("letters", "1")
-        _text(f"{at(told.at_ms)}  {told.action}  by {told.operator or '-'}: {told.reason or '-'} ({of_many} letters)")
+        _text(f"{when(told.at_ms)}  {told.action}  by {told.operator or '-'}: {told.reason or '-'} ({of_many} letters)")
 
 
 def _part(title: str) -> None:

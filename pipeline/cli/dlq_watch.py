@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
-from pipeline.cli.dlq_desk import line, opened, plain
+from pipeline.cli.console import print_json, print_text, when
+from pipeline.cli.dlq_desk import opened, plain
 from pipeline.cli.dlq_options import Asked, asking
-from pipeline.cli.session import OUT, complaints, configure, run, say
+from pipeline.cli.session import complaints, configure, run, say
 from pipeline.core.letter_filter import span
 from pipeline.ops.letter_watch import Minutes, watch
 from pipeline.ops.letters import Found, Letters
@@ -70,16 +70,15 @@ async def _follow(letters: Letters, asked: Asked, as_json: bool) -> None:
 
 def _tell(one: Found, version: str, as_json: bool) -> None:
     if as_json:
-        line(plain(one.head, one.state, version))
+        print_json(plain(one.head, one.state, version))
         return
     head = one.head
-    when = datetime.fromtimestamp(head.failed_at_ms / 1000, UTC).strftime("%H:%M:%S")
     whose = " ".join(part for part in (head.type, head.tenant, head.job) if part)
-    text = f"{when}  {head.stage}  {head.code}  {whose}  {head.id}  {head.reason[:_REASON_CHARACTERS]}"
-    OUT.print(text, highlight=False, markup=False, soft_wrap=True)
+    what = f"{head.stage}  {head.code}  {whose}  {head.id}  {head.reason[:_REASON_CHARACTERS]}"
+    print_text(f"{when(head.failed_at_ms)[-8:]}  {what}")
 
 
 def _minute(counted: Sequence[tuple[str, int]]) -> None:
     total = sum(count for _, count in counted)
     by = ": " + ", ".join(f"{stage or '-'} {count}" for stage, count in counted) if counted else ""
-    OUT.print(f"-- {total} in a minute{by}", highlight=False, markup=False, soft_wrap=True)
+    print_text(f"-- {total} in a minute{by}")

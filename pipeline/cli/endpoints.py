@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -12,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline import delivering, wiring
-from pipeline.cli.console import bars
+from pipeline.cli.console import bars, print_json, print_text, when
 from pipeline.cli.endpoint_name import Name
 from pipeline.cli.endpoints_rotate import rotate
 from pipeline.cli.operator import Operator, Reason, operator_of
@@ -52,7 +50,7 @@ def list_verb(
     rows = run(_rows(configured, since_ms))
     if as_json:
         for row in rows:
-            print_line(row.plain)
+            print_json(row.plain)
         return
     counted = ("delivered", "failed", "undeliverable")
     table = Table("endpoint", "state", "since", "by", "why", "asks for", *counted, "last")
@@ -89,10 +87,10 @@ def try_verb(name: Name, as_json: Json = False) -> None:
     configured = configure(level="WARNING")
     trial = run(delivering.try_endpoint(configured, name))
     if as_json:
-        print_line(trial.plain)
+        print_json(trial.plain)
     else:
         for sentence in _told(trial):
-            OUT.print(escape(sentence), highlight=False, soft_wrap=True)
+            print_text(sentence)
     raise typer.Exit(FAILED if trial.problem else 0)
 
 
@@ -143,16 +141,6 @@ async def _enable(configured: Configured, name: str, reason: str, operator: str)
 
 def _done(name: str, what: str, then: str, *, as_json: bool) -> None:
     if as_json:
-        print_line({"endpoint": name, "state": what})
+        print_json({"endpoint": name, "state": what})
     else:
         say(f"{name} is {what}: {then}")
-
-
-def print_line(value: object) -> None:
-    """Print a JSON line: it is for programs, and is never wrapped or coloured."""
-    print(json.dumps(value, ensure_ascii=False), flush=True)
-
-
-def when(at_ms: int | None) -> str:
-    """Spell a time, in UTC; empty where there is none."""
-    return "" if at_ms is None else datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(" ", "seconds")[:19]

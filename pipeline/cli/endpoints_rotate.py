@@ -6,18 +6,17 @@ one is retired. A secret is printed only by `--show`, and never written to the a
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.markup import escape
 
 from pipeline import wiring
+from pipeline.cli.console import print_json, print_text
 from pipeline.cli.endpoint_name import Name
 from pipeline.cli.operator import Operator, Reason, operator_of
-from pipeline.cli.session import OUT, complaints, configure, run, say
+from pipeline.cli.session import complaints, configure, run, say
 from pipeline.clients.webhook import generate_secret, public_key
 from pipeline.core.errors import ConfigurationError
 from pipeline.core.payloads import Audit
@@ -122,10 +121,10 @@ async def _audit(configured: Configured, record: Audit) -> None:
 def _tell(change: _Change, *, show: bool, as_json: bool) -> None:
     told = change.plain(show=show)
     if as_json:
-        print(json.dumps(told, ensure_ascii=False), flush=True)
+        print_json(told)
         return
     for sentence in change.sentences(show=show):
         say(sentence)
     for name in ("public_key", "secret"):
         if name in told:
-            OUT.print(escape(str(told[name])), highlight=False, soft_wrap=True)
+            print_text(str(told[name]))

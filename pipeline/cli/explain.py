@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from pipeline import explaining, wiring
-from pipeline.cli.console import bars
-from pipeline.cli.session import ERR, FAILED, OUT, complaints, configure, run, say
+from pipeline.cli.console import bars, print_json, print_text
+from pipeline.cli.session import ERR, FAILED, complaints, configure, run, say
 from pipeline.core.letter_filter import moment
 from pipeline.ops.explain import Answer, Question
 from pipeline.ops.explain_text import lines, plain
@@ -55,13 +53,13 @@ async def _answer(configured: Configured, question: Question, progress: Progress
 def _tell(question: Question, answer: Answer, *, as_json: bool) -> None:
     if as_json:
         told = {"id": question.id, "jobs": [plain(story) for story in answer.stories], "remarks": answer.remarks}
-        print(json.dumps(told, ensure_ascii=False, default=str))
+        print_json(told)
         return
     for number, story in enumerate(answer.stories):
         if number:
             print()
         for line in lines(story):
-            OUT.print(Text(line), soft_wrap=True, highlight=False)
+            print_text(line)
     for remark in answer.remarks:
         say(remark)
     if not answer.stories:

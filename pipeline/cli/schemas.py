@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline import wiring
-from pipeline.cli.console import bars
+from pipeline.cli.console import bars, print_json, print_text
 from pipeline.cli.session import ERR, FAILED, OUT, configure, run, say
 from pipeline.core.errors import ConfigurationError
 from pipeline.core.subjects import FULL_TRANSITIVE, OwnSchema, Subjects
@@ -51,7 +50,7 @@ def diff(keep_level: KeepLevel = False, as_json: AsJson = False) -> None:
     states = run(_look(configure(level="WARNING")))
     if as_json:
         for state in states:
-            print(json.dumps(state.as_json(keep_level=keep_level), ensure_ascii=False))
+            print_json(state.as_json(keep_level=keep_level))
     else:
         OUT.print(_table(states, keep_level))
     differ = any(state.differences(keep_level=keep_level) for state in states)
@@ -110,19 +109,15 @@ def _tell(done: Done, as_json: bool, *, would: bool = False) -> None:
     if as_json:
         about = {"subject": step.subject if isinstance(step, SetLevel) else step.schema.subject}
         about |= {"level": FULL_TRANSITIVE} if isinstance(step, SetLevel) else {"file": step.schema.file}
-        print(json.dumps({**about, "id": done.id, "refused": done.refusal or None, "done": not would}), flush=True)
+        print_json({**about, "id": done.id, "refused": done.refusal or None, "done": not would})
     elif done.refusal:
         ERR.print(f"[bold red]refused[/]  {escape(done.refusal)}", highlight=False, soft_wrap=True)
     elif isinstance(step, SetLevel):
         verb = "would set" if would else "set"
-        _line(f"{verb}  {step.subject} to {FULL_TRANSITIVE} (it was {step.before})")
+        print_text(f"{verb}  {step.subject} to {FULL_TRANSITIVE} (it was {step.before})")
     else:
         verb, number = ("would register", "") if would else ("registered", f" as id {done.id}")
-        _line(f"{verb}  {step.schema.file} under {step.schema.subject}{number}")
-
-
-def _line(text: str) -> None:
-    OUT.print(text, highlight=False, markup=False, soft_wrap=True)
+        print_text(f"{verb}  {step.schema.file} under {step.schema.subject}{number}")
 
 
 def _table(states: Sequence[SubjectState], keep_level: bool) -> Table:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 from typing import Annotated
@@ -12,6 +11,7 @@ import typer
 from rich.text import Text
 
 from pipeline import explaining
+from pipeline.cli.console import print_json
 from pipeline.cli.session import OUT, complaints, configure, run, say
 from pipeline.explaining import Followed
 from pipeline.ops.tail import Line, Wanted, seconds
@@ -68,7 +68,7 @@ async def _follow(configured: Configured, followed: Followed, limit: float | Non
 
 def _show(line: Line, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(line.plain, ensure_ascii=False, default=str), flush=True)
+        print_json(line.plain)
     elif OUT.is_terminal:
         OUT.print(Text(line.text, "red" if line.bad else ""), soft_wrap=True, highlight=False)
     else:
