@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from pipeline import delivering, wiring
 from pipeline.cli.console import bars, print_json, print_text, when
@@ -38,6 +38,7 @@ Outcome = Annotated[
 ]
 Id = Annotated[str | None, typer.Option("--webhook-id", help="Only of this webhook.")]
 
+ID_CHARACTERS = 36
 SHOWN = 20
 """How many webhooks that cannot be sent again are named to a person."""
 
@@ -90,7 +91,9 @@ async def _newest(configured: Configured, wanted: Wanted, limit: int) -> tuple[l
 
 
 def _table(entries: Sequence[Entry]) -> Table:
-    table = Table("at", "endpoint", "outcome", "status", "ms", "bytes", "attempt", "webhook id", "reason")
+    # What `show` asks for is to be copied from here, however narrow the terminal.
+    id_column = Column("webhook id", no_wrap=True, min_width=ID_CHARACTERS)
+    table = Table("at", "endpoint", "outcome", "status", "ms", "bytes", "attempt", id_column, "reason")
     for entry in entries:
         one = entry.delivery
         status = "" if one.status is None else str(one.status)

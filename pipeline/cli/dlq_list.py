@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from pipeline.cli.console import print_json, when
 from pipeline.cli.dlq_desk import opened, plain
 from pipeline.cli.dlq_options import Asked, asking
 from pipeline.cli.session import OUT, configure, run
 from pipeline.lettering import listed
+from pipeline.ops.explain_words import counted
 from pipeline.ops.letter_counts import DIMENSIONS
 from pipeline.ops.letters import DECODED, Listing
 from pipeline.settings import Configured
@@ -21,6 +22,7 @@ from pipeline.settings import Configured
 NEWEST = 20
 SHOWN_NAMES = 10
 _REASON_CHARACTERS = 80
+LETTER_CHARACTERS = 36
 
 
 def register(dlq_app: typer.Typer) -> None:
@@ -76,7 +78,7 @@ def _print_tables(listing: Listing) -> None:
             highlight=False,
         )
     times = f"from {when(counts.oldest_ms)} to {when(counts.newest_ms)} UTC"
-    OUT.print(f"{counts.total} dead letters, {times}", highlight=False)
+    OUT.print(f"{counted(counts.total, 'dead letter')}, {times}", highlight=False)
 
 
 def _counted(listing: Listing) -> Table:
@@ -105,7 +107,9 @@ def _kinds(listing: Listing) -> Table:
 
 
 def _letters(listing: Listing) -> Table:
-    table = Table("letter", "failed at (UTC)", "state", "stage", "reason", "type", "tenant", "replays", "job")
+    # What other verbs ask for is to be copied from here, however narrow the terminal.
+    first = Column("letter", no_wrap=True, min_width=LETTER_CHARACTERS)
+    table = Table(first, "failed at (UTC)", "state", "stage", "reason", "type", "tenant", "replays", "job")
     for head, state, _ in listing.newest:
         told = state.state if not state.assignee else f"{state.state}: {state.assignee}"
         table.add_row(

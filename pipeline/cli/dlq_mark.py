@@ -14,6 +14,7 @@ from pipeline.cli.dlq_options import Asked, Why, Yes, asking, scope_of
 from pipeline.cli.operator import Operator, operator_of
 from pipeline.cli.session import ERR, FAILED, MISUSED, configure, run
 from pipeline.core.letter_filter import LetterFilter
+from pipeline.ops.explain_words import counted
 from pipeline.ops.letter_marks import Choice, MarkPlan, Purged, Wish, mark, plan_marks, purge_logs
 from pipeline.ops.letters import Letters
 from pipeline.settings import Configured
@@ -135,7 +136,7 @@ def _tell(order: _Order, plan: MarkPlan, done: int, purged: Purged | None) -> No
         print_json(told)
         return
     word = {"resolve": "resolved", "reopen": "reopened", "assign": f"assigned to {order.wish.assignee}"}.get(move)
-    print_text(f"{done} dead {'letter' if done == 1 else 'letters'} {word or 'purged'}")
+    print_text(f"{counted(done, 'dead letter')} {word or 'purged'}")
     for why, count in plan.refused.most_common():
         print_text(f"{count} left as they were: {why}")
     if purged is not None:

@@ -28,6 +28,7 @@ from pipeline.core.errors import ConfigurationError
 from pipeline.core.letter_filter import LetterFilter
 from pipeline.core.replay import GUARD_SECONDS, MAX_REPLAYS, Rules
 from pipeline.core.replay_patch import asked_patch
+from pipeline.ops.explain_words import counted
 from pipeline.ops.replay import Replays
 from pipeline.ops.replay_audit import asked_before, details_of
 from pipeline.ops.replay_journal import TakenOver
@@ -272,7 +273,7 @@ def _reasons(plan: Plan) -> Table:
 
 def _cost(plan: Plan) -> str:
     cost = plan.tally.cost
-    told = f"it will take {cost.calls} calls of models, with {cost.prompt_tokens} tokens in and "
+    told = f"it will take {counted(cost.calls, 'call')} of models, with {cost.prompt_tokens} tokens in and "
     told += f"{cost.completion_tokens} tokens out at the most: ${cost.usd:.4f}"
     if cost.embedding_tokens:
         told += f"; {cost.embedding_tokens} tokens are embedded"
@@ -284,7 +285,7 @@ def _tell(report: Report, plan: Plan, *, as_json: bool) -> None:
         print_json({"replay": plan.rules.replay, "run": report.told()})
         return
     rate = report.copies / report.seconds if report.seconds else 0.0
-    print_text(f"{report.replayed} letters replayed in {report.seconds:.1f} s ({rate:.0f} a second)")
+    print_text(f"{counted(report.replayed, 'letter')} replayed in {report.seconds:.1f} s ({rate:.0f} a second)")
     if report.quarantined:
         print_text(f"{report.quarantined} quarantined: they were replayed too often")
     for sentence in sentences(report.refused):

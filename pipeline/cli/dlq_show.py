@@ -150,7 +150,7 @@ def _print_story(told: Story, open_topic: bool, *, masking: bool) -> None:
     head, state = told.found.head, told.found.state
     _part(f"dead letter {head.id}, at {head.position}")
     _fields(
-        ("state", state.state + (f" to {state.assignee}" if state.assignee else "")),
+        ("state", _whose(state.state, state.assignee)),
         ("stage", f"{head.stage} (group {head.group})" if head.group else head.stage),
         ("reason", f"{head.code}: {head.reason}" if head.reason else head.code),
         ("exception", head.exception),
@@ -184,11 +184,17 @@ def _happened(entries: Sequence[Letter | None], audits: Sequence[Audit]) -> None
         if one is None:
             _text("reopened")
         else:
-            whom = f" to {one.assignee}" if one.assignee else ""
-            _text(f"{when(one.at_ms)}  {one.state}{whom}  by {one.operator or '-'}: {one.reason or '-'}")
+            what = _whose(one.state, one.assignee)
+            _text(f"{when(one.at_ms)}  {what}  by {one.operator or '-'}: {one.reason or '-'}")
     for told in audits:
         of_many = told.details.get("letters", "1")
         _text(f"{when(told.at_ms)}  {told.action}  by {told.operator or '-'}: {told.reason or '-'} ({of_many} letters)")
+
+
+def _whose(state: str, assignee: str) -> str:
+    if not assignee:
+        return state
+    return f"{state} to {assignee}" if state == "assigned" else f"{state}, assigned to {assignee}"
 
 
 def _part(title: str) -> None:

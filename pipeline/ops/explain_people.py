@@ -81,7 +81,7 @@ def _control(entry: Control) -> Note:
 
 def _letter(entry: Letter, key: str) -> Note:
     told = {
-        "to": entry.assignee,
+        "to": entry.assignee if entry.state == "assigned" else "",
         "replay": entry.replay,
         "run": str(entry.run) if entry.run else "",
         "replays": str(entry.replays) if entry.replays else "",

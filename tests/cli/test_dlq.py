@@ -107,6 +107,13 @@ def test_list_counts_first_and_then_shows_the_newest(place: Place) -> None:
     assert ids[0] not in place.told("list", "--limit", "0")
 
 
+def test_a_letter_is_named_in_full_on_a_narrow_terminal(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its id is what all other verbs ask for, so it is never cut."""
+    ids = place.bury("model_timeout")
+    monkeypatch.setattr(OUT, "_width", 80)
+    assert ids[0] in place.told("list")
+
+
 def test_list_of_nothing_is_no_error(place: Place) -> None:
     """The code is 0, as for any other list."""
     assert "no dead letters" in place.told("list")
