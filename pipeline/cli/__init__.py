@@ -1,5 +1,5 @@
 """The command line: verbs for people. Its modules join `wiring` and `devkit`; nothing imports them."""
 
-from pipeline.cli.app import main
+from pipeline.cli.entry import main
 
 __all__ = ["main"]

@@ -24,8 +24,10 @@ from pipeline.cli import (
     index_rebuild,
     schemas,
     tail,
+    work,
 )
-from pipeline.cli.console import answers, bars, changes, summary_line
+from pipeline.cli.console import bars
+from pipeline.cli.entry import no_verbs
 from pipeline.cli.index import index_app
 from pipeline.cli.session import (
     ERR,
@@ -40,21 +42,14 @@ from pipeline.cli.session import (
     say,
     setting_names,
 )
+from pipeline.cli.shows import answers, changes, summary_line
 from pipeline.cli.simulate import simulate
-from pipeline.cli.work import run_stages
 from pipeline.core.payloads import Request
 from pipeline.devkit.runfolder import RunFolder
 from pipeline.settings import FOREIGN, masked
 from pipeline.telemetry import logs
 
-app = typer.Typer(
-    name="pipeline",
-    help="LLM work as jobs on Kafka: requests go in on a topic, checked answers come out as signed webhooks.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = no_verbs()
 topics_app = typer.Typer(help="The topics of the pipeline.", no_args_is_help=True)
 schemas_app = typer.Typer(help="The schemas of the topics.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
@@ -69,24 +64,6 @@ tail.register(app)
 schemas.register(schemas_app)
 index_audit.register(index_app)
 index_rebuild.register(index_app)
-
-
-def main() -> None:
-    """Run the command line."""
-    app()
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        OUT.print(f"pipeline {wiring.VERSION}", highlight=False)
-        raise typer.Exit
-
-
-@app.callback()
-def _global(
-    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
-) -> None:
-    """Take the options that stand before a verb."""
 
 
 @app.command(epilog="Example: pipeline up --samples")
@@ -140,19 +117,7 @@ def cdc_verb() -> None:
     raise typer.Exit(0 if all(step.right for step in steps) else FAILED)
 
 
-@app.command("run", epilog="Example: pipeline run retrieve index")
-def run_verb(
-    stages: Annotated[list[str], typer.Argument(help="Names of stages; several run in one process.")],
-    accept: Annotated[
-        int,
-        typer.Option(
-            "--accept-dead-letters", min=0, help="Let so many dead letters pass before a flood halts a stage."
-        ),
-    ] = 0,
-) -> None:
-    """Run stages in this process until SIGTERM or Ctrl-C; a second one ends it at once."""
-    configured = configure()
-    raise typer.Exit(run(run_stages(configured, stages, accept)))
+work.register(app)
 
 
 @app.command(epilog='Example: pipeline submit --type quick_answer --input "How long is a parcel kept?" --wait')

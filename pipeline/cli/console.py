@@ -1,15 +1,14 @@
-"""What a person sees on a terminal: messages, progress and tables. NO_COLOR and pipes are respected by rich itself."""
+"""What a person sees on a terminal: lines, times and progress. NO_COLOR and pipes are respected by rich itself."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from threading import Timer
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,11 +18,8 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
-from rich.table import Table
 
 from pipeline.cli.session import OUT
-from pipeline.devkit.cdc_demo import Step
-from pipeline.devkit.demo import Row, Summary
 
 SHOW_AFTER = 2.0
 """Seconds after which long work shows a bar; shorter work would only flicker."""
@@ -86,39 +82,3 @@ def bars(console: Console) -> Iterator[Bars]:
         yield shown
     finally:
         shown.close()
-
-
-def answers(rows: Sequence[Row]) -> Table:
-    """Lay out what became of each sample request."""
-    table = Table("request", "answer", "citations", "tokens", "cost $", "time s", "", expand=True)
-    for row in rows:
-        mark = "[green]right[/]" if row.right else f"[red]{'wrong' if row.outcome == 'completed' else row.outcome}[/]"
-        table.add_row(
-            escape(row.request.input),
-            escape(row.answer),
-            escape(", ".join(dict.fromkeys(row.citations))),
-            str(row.tokens),
-            f"{row.cost_usd:.6f}",
-            f"{row.seconds:.2f}",
-            mark,
-        )
-    return table
-
-
-def changes(steps: Sequence[Step]) -> Table:
-    """Lay out how an answer changed with the rows of the source."""
-    table = Table("committed before", "answer", "citations", "s to the answer", "", expand=True)
-    for step in steps:
-        mark = "[green]right[/]" if step.right else "[red]wrong[/]"
-        cited = escape(", ".join(step.citations))
-        table.add_row(escape(step.sql or "(the snapshot)"), escape(step.answer), cited, f"{step.seconds:.2f}", mark)
-    return table
-
-
-def summary_line(summary: Summary) -> str:
-    """Say in one line how the demo went."""
-    return (
-        f"{summary.submitted} submitted, {summary.delivered} delivered and verified, {summary.correct} right, "
-        f"{summary.failed} failed, {summary.dead} dead, {summary.duplicates} duplicates, in {summary.seconds:.1f} s "
-        f"on Kafka ({summary.broker})"
-    )

@@ -38,6 +38,7 @@ def pipeline(*arguments: str, folder: Path, **variables: str) -> subprocess.Comp
 # Has imported the program, and makes a copy of itself for each command.
 _PREPARED = """
 import json, os, sys
+import pipeline.cli.app
 from pipeline.cli import main
 for line in sys.stdin:
     told = json.loads(line)
