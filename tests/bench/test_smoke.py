@@ -25,6 +25,7 @@ FIGURES = {
 }
 
 
+@pytest.mark.within(240)
 @pytest.mark.parametrize("goal", FIGURES)
 def test_a_quick_run_writes_its_figures(goal: str, kafka: Broker, tmp_path: Path) -> None:
     """`python -m tests.bench <goal> --quick` measures what it names and writes a list of complete figures."""

@@ -47,6 +47,7 @@ def _gone(folder: Path) -> None:
     _wait(lambda: not living_in(folder), "all processes have ended", 30)
 
 
+@pytest.mark.within(240)
 def test_the_demo_answers_everything_and_leaves_nothing_running(folder: Path) -> None:
     """From an empty folder, twice: exit 0, every request delivered, at least 90 % right, and no process stays."""
     for _ in range(2):
@@ -66,6 +67,7 @@ def test_the_demo_answers_everything_and_leaves_nothing_running(folder: Path) ->
 
 
 @pytest.mark.soak
+@pytest.mark.within(240)
 def test_the_demo_in_processes_survives_kill_9_of_each_of_them(folder: Path) -> None:
     """Each stage's process and the broker die by kill -9 during the demo; it restarts them and ends with exit 0."""
     running = start("demo", "--processes", folder=folder)
@@ -109,6 +111,7 @@ def _up(folder: Path, *options: str) -> Popen[str]:
     return running
 
 
+@pytest.mark.within(180)
 def test_up_serves_submit_and_ends_clean_at_ctrl_c(folder: Path) -> None:
     """A second terminal submits to a running `up` and gets the answer; Ctrl-C ends it, and nothing stays."""
     running = _up(folder, "--samples")
@@ -138,6 +141,7 @@ def test_up_serves_submit_and_ends_clean_at_ctrl_c(folder: Path) -> None:
     _gone(folder)
 
 
+@pytest.mark.within(180)
 def test_nothing_outlives_an_up_that_is_killed(folder: Path) -> None:
     """After kill -9 of `up` its broker ends by itself, its file is recognised as stale, and `down` clears it."""
     running = _up(folder, "--no-stages")
@@ -153,6 +157,7 @@ def test_nothing_outlives_an_up_that_is_killed(folder: Path) -> None:
     assert not (folder / ".run" / "env").exists()
 
 
+@pytest.mark.within(120)
 def test_down_ends_an_up(folder: Path) -> None:
     """`pipeline down` ends a running `up` of its folder and waits until it has ended."""
     running = _up(folder, "--no-stages")
@@ -165,6 +170,7 @@ def test_down_ends_an_up(folder: Path) -> None:
     _gone(folder)
 
 
+@pytest.mark.within(120)
 def test_without_a_real_broker_the_test_broker_serves_and_says_so(folder: Path) -> None:
     """Where neither Java nor a broker is to be had, the demo runs on the built-in test broker, marked as volatile."""
     environment = plain_environment(PATH="/nonexistent", PIPELINE_CACHE=str(folder / "cache"))

@@ -31,6 +31,7 @@ def _run(*arguments: str, folder: Path, **variables: str) -> str:
     return done.stdout
 
 
+@pytest.mark.within(240)
 def test_the_wheel_runs_the_demo_from_an_empty_folder(tmp_path: Path) -> None:
     """Built here, installed without network or checkout: schemas, catalog, pom and samples are all inside."""
     _run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path), folder=ROOT)
