@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,10 +12,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.core.payloads import Request
+from pipeline.core import names
+from pipeline.core.event import Event
+from pipeline.core.headers import Origin
+from pipeline.core.job import Job
+from pipeline.core.payloads import Request, RetrievedContext
+from pipeline.core.record import Outgoing, Position
+from pipeline.core.trace import root
 from pipeline.devkit.kafka import Broker
 from pipeline.devkit.simulator import Call, Fault, FaultKind, Latency, SimulatorConfig
 from pipeline.resources import resource
+from tests.contracts.broker_bench import write
 from tests.system.site import Site, site, until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.system]
@@ -53,6 +61,20 @@ async def _queue(place: Site, requests: int, keys: int) -> None:
     assert await upstream.process.terminate(20) == 0
 
 
+async def _contexts(place: Site) -> None:
+    """Write what `retrieve` would, all of it before `infer` runs."""
+    topic, records = names.topic(place.prefix, "contexts", "interactive"), list[Outgoing]()
+    async with place.desk() as desk:
+        for number in range(REQUESTS):
+            name, key = f"r{number}", f"k{number % KEYS}"
+            payload = RetrievedContext(input=f"key {key} number {number}")
+            origin = Origin(Position(names.topic(place.prefix, "requests"), 0, number), -1)
+            event = Event(name, Job(f"job-{name}", type="plain"), payload, key.encode(), root(name), origin)
+            value = await desk.codec.encode("contexts", payload)
+            records.append(Outgoing(topic, event.key, value, event.headers("contexts", time.time()), 0))
+        assert await write(desk.producer, records) == [None] * REQUESTS
+
+
 @pytest.mark.within(180)
 @pytest.mark.alone
 @pytest.mark.parametrize("cap,seconds", [(64, 1.0), (300, 3.0)])
@@ -68,7 +90,7 @@ async def test_the_cap_or_the_keys_are_in_flight_throughout(
     # Long calls: what is measured is the dispatch, not how many calls a second this machine can make.
     simulated = SimulatorConfig(latency=Latency(median=seconds))
     async with site(kafka, tmp_path, simulated, **variables) as place:
-        await _queue(place, REQUESTS, KEYS)
+        await _contexts(place)
         await place.start("infer")
         journal = place.simulator.journal
         await until(lambda: len(journal.calls) == REQUESTS and journal.in_flight == 0, "all calls", 90)
@@ -105,8 +127,7 @@ def _fullness(calls: Sequence[Call], wanted: int) -> float:
     return area / (wanted * (end - begun))
 
 
-@pytest.mark.heavy
-@pytest.mark.within(120)
+@pytest.mark.within(180)
 async def test_a_second_worker_takes_over_partitions_of_a_busy_one(kafka: Broker, tmp_path: Path) -> None:
     """A second infer worker that starts while the first is busy gets partitions and answers; nothing is lost."""
     variables = {"PIPELINE_INFER_CONCURRENCY": "8", "PIPELINE_CATALOG": _plain_catalog(tmp_path)}

@@ -25,7 +25,7 @@ from pipeline.resources import resource
 from tests.system.command import plain_environment, start
 from tests.system.site import Site, site, until
 
-pytestmark = [pytest.mark.kafka, pytest.mark.system, pytest.mark.heavy]
+pytestmark = [pytest.mark.kafka, pytest.mark.system]
 
 UNKNOWN, REFUSED, LATE, JUNK = 120, 180, 100, 100
 """Letters of `infer`, whose catalog has no such type; of `infer`, whose model refuses; of `postprocess`, whose catalog
