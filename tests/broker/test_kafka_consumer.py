@@ -163,7 +163,6 @@ class TestOnABroker:
             async with asyncio.timeout(30):
                 await consumer.close({Partition(topic, 0): Commit(10)})
             assert owner.was_revoked + owner.was_lost == [Partition(topic, 0)]
-            await broker.restart()
 
 
 class _Sent:
