@@ -207,6 +207,8 @@ class Truth:
 
 async def found_in(engine: Engine) -> dict[tuple[str, int], dict[str, Any]]:
     """Read all chunks, and check that their vectors are those of their texts."""
+    if not await engine.inner.collection_exists(NAME):  # nothing has been written yet
+        return {}
     records, _ = await engine.inner.scroll(NAME, points.of_kind(points.OF_CHUNK), limit=1_000, with_vectors=True)
     found = {}
     for one in records:
