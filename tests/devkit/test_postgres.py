@@ -91,6 +91,7 @@ async def test_each_start_is_an_empty_server(tmp_path: Path) -> None:
             await value(running, "CREATE TABLE t (i int)", "SELECT 1")
 
 
+@pytest.mark.within(100)
 async def test_it_ends_when_its_owner_is_killed(tmp_path: Path) -> None:
     """kill -9 of the process that started it; the server ends by itself."""
     async with server(tmp_path / "first"):
