@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, though its stubs do not say so
     AdminClient,
     ConfigResource,
@@ -44,6 +44,9 @@ _PASSING = (
     KafkaError._UNKNOWN_PARTITION,
     KafkaError.UNKNOWN_LEADER_EPOCH,
     KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError._NOENT,  # no leader is known
+    KafkaError._TRANSPORT,
 )
 _MOVING = (
     KafkaError.NOT_COORDINATOR,
@@ -306,20 +309,26 @@ class Admin:
     async def _offsets(
         self, topics: Iterable[str], spec: OffsetSpec, seconds: float = REQUEST_SECONDS
     ) -> dict[Partition, int]:
-        counts = _usable(await self._metadata(), topics)
-        wanted = {TopicPartition(name, number): spec for name, count in counts.items() for number in range(count)}
-        if not wanted:
-            return {}
-        end = time.monotonic() + seconds
+        names, end = list(topics), time.monotonic() + seconds
         while True:
+            # Asked for each time, as the client learns by nothing else that a leader has begun a new epoch.
+            counts = _usable(await self._metadata(), names)
+            wanted = {TopicPartition(name, number): spec for name, count in counts.items() for number in range(count)}
             try:
-                futures = self._client.list_offsets(wanted, request_timeout=REQUEST_SECONDS)
-                return {_name(part): (await asyncio.wrap_future(future)).offset for part, future in futures.items()}
+                return await self._listed(wanted) if wanted else {}
             except KafkaException as error:
                 # A topic that was just created, or a leader that moves: the answer is elsewhere in a moment.
                 if error.args[0].code() not in _PASSING or time.monotonic() > end:
                     raise
             await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _listed(self, wanted: dict[TopicPartition, OffsetSpec]) -> dict[Partition, int]:
+        futures = self._client.list_offsets(wanted, request_timeout=REQUEST_SECONDS)
+        found = {_name(part): (await asyncio.wrap_future(future)).offset for part, future in futures.items()}
+        if OFFSET_INVALID in found.values():
+            # So the client says, and names no error, where the broker goes away while it is asked.
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT, "the broker went away before it answered"))
+        return found
 
     async def _broker_config(self) -> Mapping[str, str]:
         ids = sorted((await self._metadata()).brokers)[:1]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, Producer, TopicPartition
 
 from pipeline.broker.admin import Admin, TopicSpec, open_admin
 from pipeline.broker.config import KafkaConfig
@@ -81,6 +84,42 @@ async def test_lag_while_a_record_moves(nobody: str) -> None:
     """A record that goes from a topic to a tier while its group's lag is asked for is seen on one of them at least."""
     admin = _Moving(KafkaConfig({"bootstrap.servers": nobody}))
     assert sum((await admin.lag("a group", ["source", "tier"])).values()) == 1
+
+
+class _Restarting:
+    """A client as it behaves while its broker is killed and comes back: an end that is none and no error, then the
+    leader's old epoch until the metadata is asked for again. Seen on Kafka 4.3.1 with librdkafka 2.16.
+    """
+
+    known, epoch, asked = 0, 1, 0
+
+    def list_topics(self, timeout: float) -> SimpleNamespace:
+        self.known = self.epoch
+        topic = SimpleNamespace(error=None, partitions={0: SimpleNamespace(leader=1)})
+        return SimpleNamespace(topics={"t": topic})
+
+    def list_offsets(self, wanted: Iterable[TopicPartition], request_timeout: float) -> dict[TopicPartition, Any]:
+        answer = Future[SimpleNamespace]()
+        self.asked += 1
+        if self.asked == 1:
+            answer.set_result(SimpleNamespace(offset=OFFSET_INVALID))
+            self.epoch = 3
+        elif self.known < self.epoch:
+            answer.set_exception(KafkaException(KafkaError(KafkaError.FENCED_LEADER_EPOCH)))
+        else:
+            answer.set_result(SimpleNamespace(offset=15))
+        return dict.fromkeys(wanted, answer)
+
+    def poll(self, timeout: float) -> int:
+        return 0
+
+
+async def test_ends_while_the_broker_restarts(nobody: str) -> None:
+    """What the client calls an end without having been told one is none: it is asked again, of the newest leader."""
+    admin = Admin(KafkaConfig({"bootstrap.servers": nobody}))
+    admin._client = client = _Restarting()  # type: ignore[assignment]  # of the real one it has what is asked here
+    assert await admin.end_offsets(["t"]) == {Partition("t", 0): 15}
+    assert client.asked == 2
 
 
 async def test_refused_configuration() -> None:
