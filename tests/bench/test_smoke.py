@@ -21,7 +21,6 @@ ROOT = Path(__file__).parents[2]
 
 FIGURES = {
     "P1-avro": ["P1-avro"],
-    "P8-idle": ["P8-idle"],
 }
 
 

@@ -132,7 +132,10 @@ async def test_other_processes_reach_the_test_broker(bare: EmbeddedKafkaConfig) 
 
 
 # ------------------------------------------------------------------------------------------------ the real one
+# That it keeps them over a start is a part of `test_a_broker_ends_with_its_owner_and_makes_room_for_the_next`, and that
+# it does over a kill, of the tests with outages.
 @pytest.mark.kafka
+@pytest.mark.soak
 @pytest.mark.within(180)
 async def test_a_real_broker_keeps_its_topics_over_a_kill_and_over_starts(own_kafka: EmbeddedKafkaConfig) -> None:
     """Records survive `kill -9` with a restart in place, and an end with a new start, though the path is an odd one."""

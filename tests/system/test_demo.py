@@ -16,6 +16,7 @@ import pytest
 
 from pipeline.devkit.samples import requests
 from tests.system.command import living_in, pipeline, plain_environment, start
+from tests.system.demo_end import assert_all_answered
 
 pytestmark = [pytest.mark.kafka, pytest.mark.system]
 
@@ -47,22 +48,15 @@ def _gone(folder: Path) -> None:
     _wait(lambda: not living_in(folder), "all processes have ended", 30)
 
 
+# Once, from the wheel, is a part of test_wheel.py.
+@pytest.mark.soak
 @pytest.mark.within(240)
 def test_the_demo_answers_everything_and_leaves_nothing_running(folder: Path) -> None:
     """From an empty folder, twice: exit 0, every request delivered, at least 90 % right, and no process stays."""
     for _ in range(2):
         done = pipeline("demo", folder=folder)
         assert done.returncode == 0, done.stdout + done.stderr
-        summary = json.loads((folder / ".run" / "summary.json").read_text())
-        count = len(requests())
-        assert summary["broker"] in {"jars", "external"}
-        assert (summary["submitted"], summary["delivered"]) == (count, count)
-        assert (summary["dead"], summary["failed"], summary["duplicates"]) == (0, 0, 0)
-        assert summary["correct"] >= 0.9 * count
-        assert summary["seconds"] > 0
-        for sample in requests():
-            assert sample.input[:12] in done.stdout
-        assert not (folder / ".run" / "env").exists()
+        assert_all_answered(folder, done.stdout)
         _gone(folder)
 
 

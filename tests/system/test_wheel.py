@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
+import time
 import venv
 from pathlib import Path
 
 import pytest
 
-from tests.system.command import plain_environment
+from tests.system.command import living_in, plain_environment
+from tests.system.demo_end import assert_all_answered
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,7 +34,10 @@ def _run(*arguments: str, folder: Path, **variables: str) -> str:
 
 @pytest.mark.within(240)
 def test_the_wheel_runs_the_demo_from_an_empty_folder(tmp_path: Path) -> None:
-    """Built here, installed without network or checkout: schemas, catalog, pom and samples are all inside."""
+    """Built here, installed without network or checkout: schemas, catalog, pom and samples are all inside.
+
+    Every request of the demo is delivered, at least 90 % are right, and no process stays.
+    """
     _run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path), folder=ROOT)
     wheel = next(tmp_path.glob("*.whl"))
     clean = tmp_path / "clean"
@@ -48,5 +52,8 @@ def test_the_wheel_runs_the_demo_from_an_empty_folder(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     printed = _run(str(clean / "bin" / "pipeline"), "demo", folder=empty, PYTHONPATH="")
-    summary = json.loads((empty / ".run" / "summary.json").read_text())
-    assert (summary["delivered"], summary["correct"]) == (25, 25), printed
+    assert_all_answered(empty, printed)
+    end = time.monotonic() + 30
+    while living_in(empty):
+        assert time.monotonic() < end, living_in(empty)
+        time.sleep(0.05)
