@@ -215,7 +215,7 @@ Outage = Callable[[Broker, Stage, Flow], Awaitable[None]]
 
 
 @pytest.mark.heavy
-@pytest.mark.within(150)
+@pytest.mark.within(200)
 async def test_outages_of_the_broker(
     own_kafka: EmbeddedKafkaConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
