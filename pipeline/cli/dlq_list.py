@@ -23,6 +23,9 @@ NEWEST = 20
 SHOWN_NAMES = 10
 _REASON_CHARACTERS = 80
 LETTER_CHARACTERS = 36
+WIDE_CHARACTERS = 130
+"""From so many on a terminal has room for `_MORE`, too; `show` tells it in any case."""
+_MORE = ("failed at (UTC)", "type", "tenant", "replays", "job")
 
 
 def register(dlq_app: typer.Typer) -> None:
@@ -109,18 +112,11 @@ def _kinds(listing: Listing) -> Table:
 def _letters(listing: Listing) -> Table:
     # What other verbs ask for is to be copied from here, however narrow the terminal.
     first = Column("letter", no_wrap=True, min_width=LETTER_CHARACTERS)
-    table = Table(first, "failed at (UTC)", "state", "stage", "reason", "type", "tenant", "replays", "job")
+    wide = OUT.width >= WIDE_CHARACTERS
+    table = Table(first, "state", "stage", "reason", *(_MORE if wide else ()))
     for head, state, _ in listing.newest:
         told = state.state if not state.assignee else f"{state.state}: {state.assignee}"
-        table.add_row(
-            head.id,
-            when(head.failed_at_ms),
-            escape(told),
-            escape(head.stage),
-            escape(head.code),
-            escape(head.type),
-            escape(head.tenant),
-            str(max(head.replays, state.replays) or ""),
-            escape(head.job),
-        )
+        replays = str(max(head.replays, state.replays) or "")
+        more = (when(head.failed_at_ms), escape(head.type), escape(head.tenant), replays, escape(head.job))
+        table.add_row(head.id, escape(told), escape(head.stage), escape(head.code), *(more if wide else ()))
     return table

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.system]
 ROOT = Path(__file__).parents[2]
 
 FIGURES = {
-    "P1-avro": ["P1-avro"],
+    "P8-idle": ["P8-idle"],
 }
 
 
