@@ -18,9 +18,11 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.table import Column
 
 from pipeline.cli.session import OUT
 
+ID_CHARACTERS = 36
 SHOW_AFTER = 2.0
 """Seconds after which long work shows a bar; shorter work would only flicker."""
 
@@ -33,6 +35,11 @@ def print_json(value: object) -> None:
 def print_text(text: str) -> None:
     """Print a line for people as it is, however long, without colours."""
     OUT.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def id_column(name: str) -> Column:
+    """Make the column of what other verbs ask for: it can be copied from here, however narrow the terminal."""
+    return Column(name, no_wrap=True, min_width=ID_CHARACTERS)
 
 
 def when(at_ms: int | None) -> str:

@@ -11,10 +11,10 @@ from uuid import uuid4
 
 import typer
 from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Table
 
 from pipeline import delivering, wiring
-from pipeline.cli.console import bars, print_json, print_text, when
+from pipeline.cli.console import bars, id_column, print_json, print_text, when
 from pipeline.cli.endpoint_name import Where
 from pipeline.cli.operator import Operator, Reason, operator_of
 from pipeline.cli.session import ERR, FAILED, MISUSED, OUT, complaints, configure, run, say
@@ -38,7 +38,6 @@ Outcome = Annotated[
 ]
 Id = Annotated[str | None, typer.Option("--webhook-id", help="Only of this webhook.")]
 
-ID_CHARACTERS = 36
 SHOWN = 20
 """How many webhooks that cannot be sent again are named to a person."""
 
@@ -91,9 +90,8 @@ async def _newest(configured: Configured, wanted: Wanted, limit: int) -> tuple[l
 
 
 def _table(entries: Sequence[Entry]) -> Table:
-    # What `show` asks for is to be copied from here, however narrow the terminal.
-    id_column = Column("webhook id", no_wrap=True, min_width=ID_CHARACTERS)
-    table = Table("at", "endpoint", "outcome", "status", "ms", "bytes", "attempt", id_column, "reason")
+    numbers = ("status", "ms", "bytes", "attempt")
+    table = Table("at", "endpoint", "outcome", *numbers, id_column("webhook id"), "reason")
     for entry in entries:
         one = entry.delivery
         status = "" if one.status is None else str(one.status)

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Table
 
-from pipeline.cli.console import print_json, when
+from pipeline.cli.console import id_column, print_json, when
 from pipeline.cli.dlq_desk import opened, plain
 from pipeline.cli.dlq_options import Asked, asking
 from pipeline.cli.session import OUT, configure, run
@@ -22,7 +22,6 @@ from pipeline.settings import Configured
 NEWEST = 20
 SHOWN_NAMES = 10
 _REASON_CHARACTERS = 80
-LETTER_CHARACTERS = 36
 WIDE_CHARACTERS = 130
 """From so many on a terminal has room for `_MORE`, too; `show` tells it in any case."""
 _MORE = ("failed at (UTC)", "type", "tenant", "replays", "job")
@@ -110,10 +109,8 @@ def _kinds(listing: Listing) -> Table:
 
 
 def _letters(listing: Listing) -> Table:
-    # What other verbs ask for is to be copied from here, however narrow the terminal.
-    first = Column("letter", no_wrap=True, min_width=LETTER_CHARACTERS)
     wide = OUT.width >= WIDE_CHARACTERS
-    table = Table(first, "state", "stage", "reason", *(_MORE if wide else ()))
+    table = Table(id_column("letter"), "state", "stage", "reason", *(_MORE if wide else ()))
     for head, state, _ in listing.newest:
         told = state.state if not state.assignee else f"{state.state}: {state.assignee}"
         replays = str(max(head.replays, state.replays) or "")

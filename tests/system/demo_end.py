@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 from pipeline.devkit.samples import requests
+from tests.system.command import living_in
 
 
 def assert_all_answered(folder: Path, printed: str) -> None:
@@ -19,3 +21,11 @@ def assert_all_answered(folder: Path, printed: str) -> None:
     for sample in requests():
         assert sample.input[:12] in printed
     assert not (folder / ".run" / "env").exists()
+
+
+def assert_none_stays(folder: Path) -> None:
+    """Soon no process works in the folder, or was told of it."""
+    end = time.monotonic() + 30
+    while left := living_in(folder):
+        assert time.monotonic() < end, left
+        time.sleep(0.05)

@@ -16,7 +16,7 @@ import pytest
 
 from pipeline.devkit.samples import requests
 from tests.system.command import living_in, pipeline, plain_environment, start
-from tests.system.demo_end import assert_all_answered
+from tests.system.demo_end import assert_all_answered, assert_none_stays
 
 pytestmark = [pytest.mark.kafka, pytest.mark.system]
 
@@ -44,10 +44,6 @@ def _addresses(folder: Path) -> dict[str, str]:
     return dict(line.split("=", 1) for line in text.splitlines())
 
 
-def _gone(folder: Path) -> None:
-    _wait(lambda: not living_in(folder), "all processes have ended", 30)
-
-
 # Once, from the wheel, is a part of test_wheel.py.
 @pytest.mark.soak
 @pytest.mark.within(240)
@@ -57,7 +53,7 @@ def test_the_demo_answers_everything_and_leaves_nothing_running(folder: Path) ->
         done = pipeline("demo", folder=folder)
         assert done.returncode == 0, done.stdout + done.stderr
         assert_all_answered(folder, done.stdout)
-        _gone(folder)
+        assert_none_stays(folder)
 
 
 @pytest.mark.soak
@@ -87,7 +83,7 @@ def test_the_demo_in_processes_survives_kill_9_of_each_of_them(folder: Path) -> 
     assert set(first) == {"preprocess", "retrieve", "infer", "postprocess", "notify", "kafka"}
     summary = json.loads((folder / ".run" / "summary.json").read_text())
     assert (summary["delivered"], summary["dead"]) == (len(requests()), 0)
-    _gone(folder)
+    assert_none_stays(folder)
 
 
 def _calls(base: str) -> int:
@@ -132,7 +128,7 @@ def test_up_serves_submit_and_ends_clean_at_ctrl_c(folder: Path) -> None:
     finally:
         running.kill()
     assert not (folder / ".run" / "env").exists()
-    _gone(folder)
+    assert_none_stays(folder)
 
 
 @pytest.mark.within(180)
@@ -142,7 +138,7 @@ def test_nothing_outlives_an_up_that_is_killed(folder: Path) -> None:
     assert living_in(folder)
     running.kill()
     running.communicate(timeout=30)
-    _gone(folder)
+    assert_none_stays(folder)
     assert (folder / ".run" / "env").exists()
     stale = pipeline("topics", "check", folder=folder)
     assert stale.returncode == 2
@@ -161,7 +157,7 @@ def test_down_ends_an_up(folder: Path) -> None:
     finally:
         running.kill()
     assert not (folder / ".run" / "env").exists()
-    _gone(folder)
+    assert_none_stays(folder)
 
 
 @pytest.mark.within(120)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 import venv
 from pathlib import Path
 
 import pytest
 
-from tests.system.command import living_in, plain_environment
-from tests.system.demo_end import assert_all_answered
+from tests.system.command import plain_environment
+from tests.system.demo_end import assert_all_answered, assert_none_stays
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,7 +52,4 @@ def test_the_wheel_runs_the_demo_from_an_empty_folder(tmp_path: Path) -> None:
     empty.mkdir()
     printed = _run(str(clean / "bin" / "pipeline"), "demo", folder=empty, PYTHONPATH="")
     assert_all_answered(empty, printed)
-    end = time.monotonic() + 30
-    while living_in(empty):
-        assert time.monotonic() < end, living_in(empty)
-        time.sleep(0.05)
+    assert_none_stays(empty)
