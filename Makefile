@@ -57,9 +57,8 @@ cdc: install broker ## The index follows a database: PostgreSQL, Debezium, the p
 .PHONY: test
 test: install broker ## All tests, the real broker and the wheel included
 	@$(PY) -m pytest -n 2 --dist worksteal -m 'not kafka and not system' $(ARGS)
-	@$(PY) -m pytest -n 5 --dist loadgroup -m '(kafka or system) and not alone and not heavy and not soak' $(ARGS)
+	@$(PY) -m pytest -n 5 --dist loadgroup -m '(kafka or system) and not heavy and not soak' $(ARGS)
 	@$(PY) -m pytest -n 3 --dist loadgroup -m heavy $(ARGS)
-	@$(PY) -m pytest -m alone $(ARGS)
 
 .PHONY: fast
 fast: install ## The in-memory tests only: no broker, no processes

@@ -37,7 +37,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 # ------------------------------------------------------------------------------------------------ tiers
 # Fixtures. A module whose tests or fixtures take one is handed out as a whole.
 DEAR = ("cdc", "registry_server", "ready")
-TIERS = ("alone", "heavy", "kafka", "local", "soak", "system")
+TIERS = ("heavy", "kafka", "local", "soak", "system")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

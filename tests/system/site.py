@@ -26,7 +26,7 @@ from pipeline.devkit.guard import Command, GuardedProcess
 from pipeline.devkit.kafka import Broker
 from pipeline.devkit.ports import free_ports
 from pipeline.devkit.receiver import Receiver, ReceiverConfig, new_secret, receiver
-from pipeline.devkit.simulator import Simulator, SimulatorConfig, simulator
+from pipeline.devkit.simulator import Simulator, SimulatorClock, SimulatorConfig, simulator
 from pipeline.settings import Configured, Environment, load
 from pipeline.wiring import Desk
 from tests.system.command import pipeline
@@ -157,11 +157,16 @@ class Site:
 
 @asynccontextmanager
 async def site(
-    kafka: Broker, folder: Path, simulated: SimulatorConfig | None = None, **variables: str
+    kafka: Broker,
+    folder: Path,
+    simulated: SimulatorConfig | None = None,
+    clock: SimulatorClock | None = None,
+    /,
+    **variables: str,
 ) -> AsyncIterator[Site]:
     """Set up a site with topics that exist. `variables` are settings of the stages."""
     async with AsyncExitStack() as stack:
-        model = await stack.enter_async_context(simulator(simulated))
+        model = await stack.enter_async_context(simulator(simulated, clock))
         hooks = await stack.enter_async_context(receiver(ReceiverConfig(secret=(secret := new_secret()))))
         environment = {
             **{name: os.environ[name] for name in FORWARDED if name in os.environ},
