@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from pipeline.core.job import Job
 from pipeline.core.payloads import Control
@@ -73,6 +73,27 @@ def key_of(entry: Control) -> str:
     told = [(name, getattr(entry, name)) for name in _NARROWING]
     parts = [f"{name}/{quote(value, safe='')}" for name, value in told if value]
     return f"pause/{'/'.join(parts) or 'all'}"
+
+
+def pause_of(key: str, at_ms: int, operator: str = "", reason: str = "") -> Control | None:
+    """Read back which pause a key is of, as it was made; None where it is of none."""
+    head, _, told = key.partition("/")
+    parts = [] if told == "all" else told.split("/")
+    scope = dict(zip(parts[::2], map(unquote, parts[1::2]), strict=False))
+    if head != "pause" or not scope.keys() <= {*_NARROWING}:
+        return None
+    stage, kind, tenant, model = map(scope.get, _NARROWING)
+    entry = Control(
+        state="paused",
+        stage=stage,
+        type=kind,
+        tenant=tenant,
+        model=model,
+        reason=reason,
+        operator=operator,
+        at_ms=at_ms,
+    )
+    return entry if key_of(entry) == key else None
 
 
 def endpoint_key(name: str) -> str:

@@ -37,23 +37,42 @@ class Grave:
     failed_at: float
 
 
-def copy_headers(record: Record, origin: Origin, tries: Tries, *, now: float, not_before: float | None) -> Headers:
-    """Headers of a copy of `record`: the original ones, with fresh bookkeeping."""
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a copy waits in a retry tier: how the try before it ended."""
+
+    code: str
+    reason: str
+
+
+def copy_headers(
+    record: Record, origin: Origin, tries: Tries, *, now: float, not_before: float | None, cause: Cause | None = None
+) -> Headers:
+    """Headers of a copy of `record`: the original ones, with fresh bookkeeping.
+
+    One that is to wait and names no `cause` of its own waits on for that of the copy before it.
+    """
     # Only a copy stands elsewhere than its original; on an original these headers are somebody's forgery.
-    told = h.texts(record.headers).get(h.FIRST_FAILURE) if origin.position != record.position else None
+    read = h.texts(record.headers) if origin.position != record.position else {}
     fresh: list[Header] = [
         (h.ATTEMPTS, _ascii(tries.attempts)),
         (h.DEFERRALS, _ascii(tries.deferrals)),
         (h.TIMEOUTS, _ascii(tries.timeouts)),
         (h.ORIGINAL, h.quoted(str(origin)).encode("ascii")),
-        (h.FIRST_FAILURE, _ascii(h.count(told, h.MAX_TIME) or _milliseconds(now))),
+        (h.FIRST_FAILURE, _ascii(h.count(read.get(h.FIRST_FAILURE), h.MAX_TIME) or _milliseconds(now))),
     ]
     if not_before is not None:
         # Rounded up: a millisecond early is early.
         fresh.append((h.NOT_BEFORE, _ascii(-int(-not_before * 1000 // 1))))
+        why = cause or Cause(h.unquoted(read.get(h.RETRY_CODE)), h.unquoted(read.get(h.RETRY_REASON)))
+        fresh += [(name, _quoted(text)) for name, text in _spelt(why) if text]
     # What a replay has changed stays on its later copies; on an original it is an outsider's wish, and is not granted.
     unwanted = _is_bookkeeping if origin.position != record.position else _is_not_the_senders
     return (*h.without(record.headers, unwanted), *fresh)
+
+
+def _spelt(cause: Cause) -> tuple[tuple[str, str], ...]:
+    return (h.RETRY_CODE, cause.code), (h.RETRY_REASON, cause.reason)
 
 
 def original(record: Record, origin: Origin) -> Record:

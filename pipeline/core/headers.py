@@ -26,8 +26,11 @@ CONVERSATION, HOPS, COST = "pipeline-conversation", "pipeline-hops", "pipeline-c
 ATTEMPTS, DEFERRALS, TIMEOUTS = "pipeline-attempts", "pipeline-deferrals", "pipeline-timeouts"
 NOT_BEFORE, SOURCE, PARENT, OUTPUT = "pipeline-not-before", "pipeline-source", "pipeline-parent", "pipeline-output"
 ORIGINAL, FIRST_FAILURE = "pipeline-original", "pipeline-first-failure"
+RETRY = "pipeline-retry-"
+RETRY_CODE, RETRY_REASON = f"{RETRY}code", f"{RETRY}reason"
 SETTLES, TRY = "pipeline-settles", "pipeline-try"
 """A copy's way back to its original: `topic/partition/offset/timestamp`, and when its first failure was.
+Why a copy in a retry tier waits: the code and the reason of the try before it.
 On all that a costly stage writes, the record that it settles: `topic/partition/offset/timestamp`. The timestamp tells
 that record from another one at the same place of a topic that was deleted and made again.
 On what is told of a try beside its outcome, the number of the attempt: it settles nothing."""
@@ -51,7 +54,9 @@ MAX_COUNT = MOST_HOPS
 MAX_TIME = 2**53
 """The latest time that a header may claim, in epoch milliseconds: what a JSON number holds exactly."""
 
-COPY_SCOPED = frozenset({ATTEMPTS, DEFERRALS, TIMEOUTS, NOT_BEFORE, ORIGINAL, FIRST_FAILURE, SETTLES})
+COPY_SCOPED = frozenset(
+    {ATTEMPTS, DEFERRALS, TIMEOUTS, NOT_BEFORE, ORIGINAL, FIRST_FAILURE, RETRY_CODE, RETRY_REASON, SETTLES}
+)
 """Bookkeeping of retry and dead-letter copies: replaced on each copy, trusted only on our own topics."""
 
 _PREFIXES = ("pipeline-", "ce_", X_ORIGINAL)

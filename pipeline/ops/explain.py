@@ -6,6 +6,7 @@ Only the records of the job are kept, without their texts, so that memory is bou
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from pipeline.core.trace import parse
 from pipeline.ops.explain_facts import Fact, event_of, fact_of, letter_of, payload_of
 from pipeline.ops.explain_layout import Layout, Place
 from pipeline.ops.explain_line import Group
+from pipeline.ops.explain_pauses import pauses, says_pause
 from pipeline.ops.explain_people import Note, note_of
 from pipeline.ops.explain_story import Story, tell
 from pipeline.ops.explain_waits import Standing
@@ -154,10 +156,11 @@ class Explainer:
         if jobs and not ids.issuperset(jobs):
             # The id is of a part of the job only, or of several jobs: now all that is theirs.
             found = await self._sweep(Search(frozenset(jobs[:MOST_JOBS])), snapshot, question)
-        notes = await self._notes(snapshot, found.facts) if jobs else []
+        notes, said = await self._notes(snapshot, found.facts) if jobs else ([], [])
         now = self.clock()
         control = ControlState().fold(found.words, now)
-        standing = Standing(self.layout, now, snapshot.groups, control, self.model_of, self.endpoint_of)
+        past = tuple(pauses(said))
+        standing = Standing(self.layout, now, snapshot.groups, control, past, self.model_of, self.endpoint_of)
         told = [_story(job, found.facts, notes, standing) for job in jobs[:MOST_JOBS]]
         return Answer(tuple(told), (*snapshot.remarks, *_left_out(found, len(jobs))))
 
@@ -232,17 +235,19 @@ class Explainer:
         except Exception:
             return []  # junk on the topic changes nothing, as for the workers
 
-    async def _notes(self, snapshot: _Snapshot, facts: Iterable[Fact]) -> list[Note]:
-        """Find what people did about the jobs of these facts."""
-        ids, latest = _ids(facts), dict[object, Note]()
+    async def _notes(self, snapshot: _Snapshot, facts: Iterable[Fact]) -> tuple[list[Note], list[Note]]:
+        """Find what people did about the jobs of these facts, and all that they paused and resumed."""
+        ids, latest, said = _ids(facts), dict[object, Note](), deque[Note](maxlen=MOST_FACTS)
         with suppress(Unread):
             async for record in self._records(snapshot.of(self.layout.people), "reading what people did"):
                 noun = self.layout.people[record.topic]
                 note = await note_of(self.codec, noun, record)
-                if note.concerns(ids) and len(latest) < MOST_FACTS:
+                if says_pause(note):
+                    said.append(note)
+                elif note.concerns(ids) and len(latest) < MOST_FACTS:
                     # Of the compacted topics the last word counts, compacted or not.
                     latest[record.position if noun == "audit" else (noun, record.key)] = note
-        return list(latest.values())
+        return list(latest.values()), list(said)
 
     async def _fact(self, record: Record, place: Place, search: Search, *, show: bool) -> Fact | None:
         payload, problem, now = None, "", self.clock()

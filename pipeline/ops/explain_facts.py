@@ -5,7 +5,7 @@ What people wrote (requests, passages, answers) is left out unless it is asked f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,6 +36,7 @@ PLAIN = frozenset(
 """The fields of payloads that tell nothing of what a person wrote."""
 
 DEAD = ("stage", "group", "code", "exception", "reason", "fingerprint", "at", "version", "note")
+RETRY = ("code", "reason")
 MOST_TEXT = 500
 """The longest text of a fact that is not a payload's, in characters."""
 
@@ -46,8 +47,8 @@ class Fact:
 
     `stage` wrote it; empty where an outsider did, or where that is not known. `event` and `parent` are ids of events;
     `source` is where the record stood that it was made of. `problem` is why it could not be decoded. `says` holds the
-    plain fields of its payload and the sizes of the others, `dead` why it is a dead letter, `replay` who brought it
-    back, and `payload` all of it, where that was asked for.
+    plain fields of its payload and the sizes of the others, `dead` why it is a dead letter, `waits_for` why it waits in
+    a tier, `replay` who brought it back, and `payload` all of it, where that was asked for.
     """
 
     place: Place
@@ -66,6 +67,7 @@ class Fact:
     problem: str = ""
     says: Mapping[str, Any] = field(default_factory=dict)
     dead: Mapping[str, str] = field(default_factory=dict)
+    waits_for: Mapping[str, str] = field(default_factory=dict)
     replay: Mapping[str, str] = field(default_factory=dict)
     letter: str = ""
     payload: Mapping[str, Any] | None = None
@@ -130,7 +132,8 @@ def fact_of(
         problem=problem,
         says=says,
         letter=letter_of(record, place),
-        dead=_dead(read) if place.kind == "dead letter" else {},
+        dead=_told(read, h.DEAD, DEAD) if place.kind == "dead letter" else {},
+        waits_for=_told(read, h.RETRY, RETRY) if place.kind == "retry" else {},
         replay=_replay(read) if place.copies else {},
         payload=payload.model_dump(mode="json") if show and not problem else None,
     )
@@ -173,8 +176,8 @@ def _stood_on(place: Place, record: Record) -> str:
     return h.origin(record, h.texts(record.headers), copy=True).position.topic
 
 
-def _dead(read: Mapping[str, str]) -> dict[str, str]:
-    told = {name: read.get(f"{h.DEAD}{name}") for name in DEAD}
+def _told(read: Mapping[str, str], prefix: str, names: Iterable[str]) -> dict[str, str]:
+    told = {name: read.get(f"{prefix}{name}") for name in names}
     return {name: h.unquoted(text)[:MOST_TEXT] for name, text in told.items() if text}
 
 

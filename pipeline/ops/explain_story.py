@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipeline.core.control import describe_scope
 from pipeline.core.headers import Tries
 from pipeline.core.record import Position
 from pipeline.ops.explain_facts import Fact
 from pipeline.ops.explain_people import TAKEN_BACK, Note
-from pipeline.ops.explain_waits import Standing, Waiting, waits
-from pipeline.ops.explain_words import at, counted, reason, sentence, when
+from pipeline.ops.explain_waits import Standing, Waiting, because, by, held, waits
+from pipeline.ops.explain_words import at, counted, lasted, reason, sentence, when
 
 MOST_LINKS = 64
 """How far the causes of a record are followed: farther than any job goes, and an end where junk makes a circle."""
@@ -72,7 +73,8 @@ def tell(job: str, facts: Iterable[Fact], standing: Standing, notes: Sequence[No
     again = _repetitions(known)
     letters = tuple(_letters(known, standing, notes))
     waiting = tuple(waits([fact for fact in known if fact.position not in again], standing))
-    moments = [*_moments(ordered, again, standing), *_done(notes)]
+    paused = _paused([fact for fact in known if fact.position not in again], standing)
+    moments = [*_moments(ordered, again, standing), *_done(notes), *paused]
     return Story(
         job=job,
         status=_status(known, waiting, letters, standing),
@@ -163,6 +165,16 @@ def _done(notes: Iterable[Note]) -> Iterator[Moment]:
     """Say what people did about the job."""
     for note in notes:
         yield Moment(note.at_ms, note.what, "", "", note.text)
+
+
+def _paused(facts: Sequence[Fact], standing: Standing) -> Iterator[Moment]:
+    """Say which pauses the job's records had to wait for."""
+    for one in held(facts, standing):
+        entry, until = one.pause.entry, one.pause.until_ms
+        told = f"until {when(until)}" if until else "and still"
+        text = f"{describe_scope(entry)} since {when(entry.at_ms)} {told}{by(entry)}{because(entry)}"
+        longest = f"; the job waited for it for up to {lasted(len(one.while_ms))}"
+        yield Moment(one.while_ms.start, "paused", one.stage, "", text + longest)
 
 
 def _repetitions(facts: Sequence[Fact]) -> set[Position]:

@@ -13,7 +13,8 @@ from pipeline.core.record import Position
 from pipeline.ops.explain_facts import Fact
 from pipeline.ops.explain_layout import Layout
 from pipeline.ops.explain_line import Group, InLine, place_of
-from pipeline.ops.explain_words import at, counted, due_at_once, lasted, when
+from pipeline.ops.explain_pauses import Pause
+from pipeline.ops.explain_words import at, cause, counted, due_at_once, lasted, when
 
 POSTED = (Result, Failure, Message)
 """What is posted to a webhook, and so waits for its endpoint."""
@@ -23,13 +24,15 @@ POSTED = (Result, Failure, Message)
 class Standing:
     """How the pipeline stands, beside a job's own records.
 
-    `model_of` names the model that answers an event type, `endpoint_of` the one that its outcome usually goes to.
+    `pauses` are those that were ever made, as far as is known. `model_of` names the model that answers an event type,
+    `endpoint_of` the endpoint that its outcome usually goes to.
     """
 
     layout: Layout
     now: float
     groups: Mapping[str, Group] = field(default_factory=dict)
     control: ControlState = field(default_factory=ControlState)
+    pauses: Sequence[Pause] = ()
     model_of: Callable[[str], str] = lambda _: ""
     endpoint_of: Callable[[str], str] = lambda _: ""
 
@@ -51,16 +54,40 @@ class Waiting:
         return f"{self.stage} has still to settle {self.where}: {', '.join(self.why)}"
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A record that stood before `stage` while it was paused: from when to when that was so (epoch ms)."""
+
+    stage: str
+    pause: Pause
+    while_ms: range
+
+
 def waits(facts: Sequence[Fact], standing: Standing) -> list[Waiting]:
     """Find what is not settled, in the order of the facts."""
     ahead = _Successors(facts)
-    found = []
+    return [_waiting(fact, stage, line, standing) for fact, stage, line in _unsettled(facts, ahead, standing)]
+
+
+def held(facts: Sequence[Fact], standing: Standing) -> Iterator[Held]:
+    """Find what had, or has, to wait for the end of a pause. A record that was handled already did not."""
+    ahead = _Successors(facts)
+    open_ = {(fact.position, stage) for fact, stage, _ in _unsettled(facts, ahead, standing)}
+    for fact in facts:
+        for stage in fact.place.readers:
+            end = int(standing.now * 1000) if (fact.position, stage) in open_ else ahead.settled_ms(fact, stage)
+            for pause in standing.pauses if end else ():
+                span = pause.overlap(fact.at_ms, end or 0)
+                if span and pause.holds(stage, fact.job, standing.model_of(fact.job.type)):
+                    yield Held(stage, pause, span)
+
+
+def _unsettled(facts: Sequence[Fact], ahead: _Successors, standing: Standing) -> Iterator[tuple[Fact, str, InLine]]:
     for fact in facts:
         for stage in fact.place.readers:
             line = place_of(fact.position, standing.groups.get(stage, Group()))
-            if line is not None and stage in standing.groups and not ahead.settle(fact, stage):
-                found.append(_waiting(fact, stage, line, standing))
-    return found
+            if line is not None and stage in standing.groups and ahead.settled_ms(fact, stage) is None:
+                yield fact, stage, line
 
 
 class _Successors:
@@ -75,12 +102,12 @@ class _Successors:
             if fact.place.copies and fact.origin:
                 self._copies[fact.origin.position].append(fact)
 
-    def settle(self, fact: Fact, stage: str) -> bool:
-        children = (one for one in self._children[fact.event] if _ends(one))
-        if any(child.stage == stage and child.at_ms >= fact.at_ms for child in children):
-            return True
+    def settled_ms(self, fact: Fact, stage: str) -> int | None:
+        """Tell when `stage` wrote what came of a record; None where nothing did."""
+        children = [one for one in self._children[fact.event] if _ends(one) and one.at_ms >= fact.at_ms]
         first = fact.origin.position if fact.origin else fact.position
-        return any(copy.stage == stage and _later(copy, fact) for copy in self._copies[first])
+        copies = [copy for copy in self._copies[first] if _later(copy, fact)]
+        return min((one.at_ms for one in (*children, *copies) if one.stage == stage), default=None)
 
 
 def _ends(fact: Fact) -> bool:
@@ -117,7 +144,7 @@ def _due(fact: Fact) -> int:
 def _holds(fact: Fact, stage: str, line: InLine, due: int, standing: Standing) -> Iterator[str]:
     group, now_ms = standing.groups[stage], int(standing.now * 1000)
     if due > now_ms:
-        yield f"it waits until {when(due)}, for {lasted(due - now_ms)} more"
+        yield f"it waits until {when(due)}, for {lasted(due - now_ms)} more{cause(fact, ', because of ')}"
     if line.before:
         yield f"{counted(line.before, 'record')} before it"
     if line.handed_until * 1000 > now_ms:

@@ -123,7 +123,13 @@ def _retry(fact: Fact) -> str:
         return f"brought back, due at once, {tries(fact)}{replayed(fact)}"
     tier = fact.place.tier.name if fact.place.tier else "?"
     until = f" until {when(fact.not_before_ms)}" if fact.not_before_ms else ""
-    return f"waits in {tier}{until}, {tries(fact)}{replayed(fact)}"
+    return f"waits in {tier}{until}, {tries(fact)}{replayed(fact)}{cause(fact, ': ')}"
+
+
+def cause(fact: Fact, before: str) -> str:
+    """Say why a copy waits, after `before`; empty where nobody told."""
+    why = fact.waits_for
+    return f"{before}{reason(why.get('code'), why.get('reason'))}" if why else ""
 
 
 def due_at_once(fact: Fact) -> bool:

@@ -183,7 +183,7 @@ class Intake:
         event = self._attempt.bare(item)
         match onward(self._until(event), now, self._assignment.plan.stage.retry.tiers):
             case Move(tier, not_before):
-                self._settler.move(item, event, event.tries, tier, not_before)
+                self._settler.move(item, event, tier, not_before)
             case Rest(until):
                 self._rests.wait(item, until, self._enqueue)
             case _:

@@ -11,10 +11,9 @@ from functools import partial
 from typing import Protocol
 
 from pipeline.core import headers as h
-from pipeline.core.deadletter import MAX_REASON, Grave, copy_headers, dead_headers
+from pipeline.core.deadletter import MAX_REASON, Cause, Grave, copy_headers, dead_headers
 from pipeline.core.errors import Outcome, Reject
 from pipeline.core.event import MAX_HOPS, Event
-from pipeline.core.headers import Tries
 from pipeline.core.payloads import Failure, JobPayload, Payload
 from pipeline.core.ports import Clock, Codec, Producer, RecordTooLarge
 from pipeline.core.record import Headers, Outgoing
@@ -125,15 +124,16 @@ class Settler:
         """Settle by a copy in the tier that fits the wait; returns the tier."""
         tiers = self.plan.stage.retry.tiers
         tier = tier_for(decision.not_before - self.clock(), tiers) or tiers[0]
-        self.move(item, event, decision.tries, tier, decision.not_before, "retry")
+        now, cause = self.clock(), Cause(decision.code, decision.reason)
+        not_before = decision.not_before
+        headers = copy_headers(item.record, event.origin, decision.tries, now=now, not_before=not_before, cause=cause)
+        self._send(item, "retry", [self._copy(item, self.plan.retry_topic(tier), headers)])
         return tier
 
-    def move(
-        self, item: Item, event: Event[Payload], tries: Tries, tier: Tier, not_before: float, end: str = "moved"
-    ) -> None:
-        """Settle by a copy in `tier`, not to be handled before `not_before`."""
-        headers = copy_headers(item.record, event.origin, tries, now=self.clock(), not_before=not_before)
-        self._send(item, end, [self._copy(item, self.plan.retry_topic(tier), headers)])
+    def move(self, item: Item, event: Event[Payload], tier: Tier, not_before: float) -> None:
+        """Settle by a copy in `tier` that waits on as before, not to be handled before `not_before`."""
+        headers = copy_headers(item.record, event.origin, event.tries, now=self.clock(), not_before=not_before)
+        self._send(item, "moved", [self._copy(item, self.plan.retry_topic(tier), headers)])
 
     async def _failure(self, item: Item, event: Event[Payload], code: str, reason: str, *, dead: bool) -> Outgoing:
         about = event.payload if isinstance(event.payload, JobPayload) else JobPayload()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core import control as c
-from pipeline.core.control import ADMIT, ControlState, Entry, Hold, Refuse, key_of
+from pipeline.core.control import ADMIT, ControlState, Entry, Hold, Refuse, key_of, pause_of
 from pipeline.core.job import Job
 from pipeline.core.payloads import Control
 
@@ -104,6 +104,26 @@ def test_the_oldest_cancellations_go_first(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(c, "MAX_CANCELS", 3)
     said = [cancelled(job) for job in ("1", "2", "3", "1", "4")]
     assert list(state(*said).cancels) == ["3", "1", "4"]
+
+
+@given(pauses)
+def test_a_pause_is_read_back_from_its_key(pause: Control) -> None:
+    """The key says all of what it is about, whatever the names are."""
+    read = pause_of(key_of(pause), pause.at_ms, pause.operator, pause.reason)
+    assert read is not None
+    assert key_of(read) == key_of(pause)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("", "pause", "pause/", "pause/stage", "pause/stage/", "pause/job/x", "pause/all/x", "cancel/x"),
+        *("pause/stage/a/stage/b", "pause/tenant/a/stage/b", "pause/stage/a/", "pause/stage/%zz/x", "pause/STAGE/a"),
+    ],
+)
+def test_what_is_no_key_of_a_pause_is_none(key: str) -> None:
+    """Junk in the audit is no pause of anything."""
+    assert pause_of(key, 1) is None
 
 
 def test_pauses_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core import headers as h
-from pipeline.core.deadletter import MAX_REASON, Grave, copy_headers, dead_headers, fingerprint, original
+from pipeline.core.deadletter import MAX_REASON, Cause, Grave, copy_headers, dead_headers, fingerprint, original
 from pipeline.core.headers import Origin, Tries
 from pipeline.core.record import Header, Headers, Position, Record
 from tests.core.strategies import KNOWN, NOW, few, hostile_headers, records, texts, tries
@@ -82,6 +83,30 @@ def test_the_first_failure_is_kept() -> None:
     copy = Record("tier", 0, 0, ORIGINAL.key, ORIGINAL.value, first)
     second = copy_headers(copy, _origin(ORIGINAL), Tries(2), now=NOW + 60, not_before=NOW)
     assert ("1800000000000", "1800000000000") == (h.texts(first)[h.FIRST_FAILURE], h.texts(second)[h.FIRST_FAILURE])
+
+
+def test_a_copy_says_why_it_waits_and_goes_on_saying_so() -> None:
+    """By the code and the reason of the last try, as safe and as short as a header is; a next try's replace them."""
+    waiting = partial(copy_headers, now=NOW, not_before=NOW)
+    first = waiting(ORIGINAL, _origin(ORIGINAL), Tries(1), cause=Cause("no_connection", "caf\xe9 " * 999))
+    copy = Record("tier", 0, 0, ORIGINAL.key, ORIGINAL.value, first)
+    moved = waiting(copy, _origin(ORIGINAL), Tries(1))
+    for headers in (first, moved):
+        read = h.texts(headers)
+        assert read[h.RETRY_CODE] == "no_connection"
+        assert len(read[h.RETRY_REASON]) <= MAX_REASON
+        assert h.unquoted(read[h.RETRY_REASON]).startswith("caf\xe9 caf\xe9")
+    again = waiting(copy, _origin(ORIGINAL), Tries(2), cause=Cause("late", "too late"))
+    assert ("late", "too late") == (h.texts(again)[h.RETRY_CODE], h.texts(again)[h.RETRY_REASON])
+    dead = h.texts(dead_headers(copy, _origin(ORIGINAL), Tries(3), GRAVE))
+    assert not {h.RETRY_CODE, h.RETRY_REASON} & dead.keys()
+
+
+def test_a_sender_cannot_forge_why_a_copy_waits() -> None:
+    """A record that stands where it first stood is no copy: what it says of a wait is not handed on."""
+    forged = replace(ORIGINAL, headers=((h.RETRY_CODE, b"mine"), (h.RETRY_REASON, b"all mine")))
+    written = h.texts(copy_headers(forged, _origin(forged), Tries(), now=NOW, not_before=NOW))
+    assert not {h.RETRY_CODE, h.RETRY_REASON} & written.keys()
 
 
 @few

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.core import headers as h
 from pipeline.core import names
-from pipeline.core.payloads import Control, Delivery, Payload
+from pipeline.core.payloads import Audit, Control, Delivery, Payload
 from pipeline.core.record import Outgoing, Partition, Position, Record
 from pipeline.core.stage import Stage, Topic
 from pipeline.devkit.clock import wall
@@ -68,6 +68,11 @@ class Site:
         broker = self.world.broker
         return Explainer(known, broker.reader(committed=True), broker, self.world.codec, wall)
 
+    def audited(self, what: str, key: str, reason: str = "") -> None:
+        """Tell the audit of a word of the control topic."""
+        told = Audit(action=f"control.{what}", subject=key, operator="bob", reason=reason, at_ms=int(wall() * 1000))
+        self.say("audit", key, told)
+
     async def answer(self, identity: str, **asked: Any) -> Answer:
         """Ask."""
         return await self.explainer().answer(Question(identity, **asked))
@@ -85,7 +90,7 @@ class Site:
     def copy(self, letter: Record, identity: str, replay: str, **changes: str) -> Position:
         """Bring a dead letter back as a replay does."""
         gone = (h.DEAD, h.X_ORIGINAL)
-        kept = tuple(one for one in letter.headers if not one[0].startswith(gone) and one[0] not in FRESH)
+        kept = tuple(one for one in letter.headers if not one[0].startswith(gone) and one[0] not in h.COPY_SCOPED)
         original = next(one for one in letter.headers if one[0] == h.ORIGINAL)
         fresh = {h.ATTEMPTS: "0", h.DEFERRALS: "0", h.TIMEOUTS: "0", h.NOT_BEFORE: str(int(wall() * 1000))}
         fresh |= {h.REPLAY_ID: replay, h.REPLAY_LETTER: identity, h.REPLAY_COUNT: "1", **changes}
@@ -101,6 +106,3 @@ class Site:
     def end(self, topic: str) -> int:
         """How many records a topic has."""
         return sum(self.world.broker.range(Partition(topic, number))[1] for number in range(self.world.partitions))
-
-
-FRESH = {h.ATTEMPTS, h.DEFERRALS, h.TIMEOUTS, h.NOT_BEFORE, h.ORIGINAL}

@@ -89,7 +89,7 @@ async def test_what_waits_for_a_stage_that_does_not_run_is_told_with_its_place_i
 
 
 async def test_a_job_that_waits_in_a_tier_tells_until_when_and_what_went_wrong_how_often() -> None:
-    """A failed attempt and a deferral are told apart by what their copies count."""
+    """A failed attempt and a deferral are told apart by what their copies count; each says why it came to it."""
     site = await Site.make()
     await site.start(FIRST)
     await site.start(WORK, **{"a!": [Retry("no"), Defer("later", until=wall() + 45), [DELIVERED]]})
@@ -97,15 +97,22 @@ async def test_a_job_that_waits_in_a_tier_tells_until_when_and_what_went_wrong_h
     await site.world.until(lambda: site.world.tiers("work")["10s"] == 2)
     await site.world.settle()
     story = await site.story(site.job())
-    assert [one.text.partition(";")[0] for one in story.moments if one.what == "retry"] == [
-        "failed",
-        "deferred",
+    retries = [one.text for one in story.moments if one.what == "retry"]
+    assert [(one.partition(";")[0], one.partition(": ")[2]) for one in retries] == [
+        ("failed", "retry: no"),
+        ("deferred", "defer: later"),
     ]
     (wait,) = story.waits
     assert story.status == "waiting"
     assert wait.until_ms > wall() * 1000
     assert wait.why[0].startswith("it waits until 20")
+    assert wait.why[0].endswith("more, because of defer: later")
+    await site.world.until(lambda: site.world.tiers("work")["10s"] == 3)
+    await site.world.settle()
+    last = (await site.story(site.job())).moments[-1].text
     await site.world.stop()
+    assert last.startswith("not due yet; waits in 10s")
+    assert last.endswith(": defer: later")
 
 
 async def test_a_dead_job_names_the_letter_its_reason_and_its_state() -> None:
@@ -191,25 +198,6 @@ async def test_a_replay_that_waits_is_due_at_once() -> None:
     wait = next(one for one in (await site.story(site.job())).waits if one.kind == "retry")
     assert wait.until_ms == 0
     assert wait.why == ("no worker of work runs",)
-
-
-async def test_pauses_that_hold_the_job_are_named_with_who_said_so_and_since_when() -> None:
-    """Only those that concern it: of its stage and its tenant, and not of others."""
-    site = await Site.make()
-    await site.start(FIRST)
-    site.ask("a")
-    await site.world.until(lambda: site.end("t.in"))
-    await site.world.settle()
-    site.control("pause/stage/work", state="paused", stage="work", reason="too dear")
-    site.control("pause/stage/first", state="paused", stage="first", reason="not this one")
-    site.control("pause/tenant/acme", state="paused", tenant="acme", reason="nor this one")
-    site.control("no key of its own", state="paused", stage="work", reason="junk changes nothing")
-    story = await site.story(site.job())
-    await site.world.stop()
-    (wait,) = story.waits
-    (pause,) = [why for why in wait.why if why.startswith("paused")]
-    assert pause.startswith("paused by bob since 20")
-    assert pause.endswith("(too dear)")
 
 
 async def test_a_cancellation_is_a_moment_and_what_the_job_waits_for_ends_by_it() -> None:
