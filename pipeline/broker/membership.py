@@ -100,6 +100,7 @@ class Membership:
         if found is None or any(part.error is not None for part in found):
             client.incremental_assign(list(parts))
             client.pause(list(parts))
+            self.paused |= _names(parts)
             self.unread |= _names(parts)
             return
         # The client wants this call for an empty list too: it ends the rebalance.
@@ -119,7 +120,6 @@ class Membership:
         self.unread -= _names(known)
         if known:
             client.incremental_unassign([TopicPartition(part.topic, part.partition) for part in known])
-            self.paused |= _names(known)  # by `assigned`
             self._begin(client, known)
         return None
 

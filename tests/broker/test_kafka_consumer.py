@@ -8,10 +8,12 @@ import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import files
+from typing import Any
 
 import pytest
-from confluent_kafka import Producer, cimpl
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition, cimpl
 
+from pipeline.broker import kafka_consumer
 from pipeline.broker.config import GroupProtocol, KafkaConfig
 from pipeline.broker.kafka import open_consumer, open_producer
 from pipeline.broker.kafka_consumer import KafkaConsumer
@@ -121,6 +123,27 @@ class TestOnABroker:
             consumer.resume(list(owner.owned))
             assert values(taken + await take(consumer, 500 - len(taken))) == numbers(500)
 
+    @BOTH
+    async def test_what_leaves_before_it_is_known_where_it_stands_flows_when_it_is_back(
+        self, kafka: Broker, protocol: GroupProtocol, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Until a coordinator says where a partition stands it is paused; that must not outlast its being elsewhere."""
+        async with kafka_bench(kafka.bootstrap_servers, protocol) as bench:
+            topic, group = await new_topic(bench, 2), bench.name()
+            await fill(bench, topic, 10, 2)
+            monkeypatch.setattr(kafka_consumer, "Consumer", _Deaf)
+            first = bench.consumer(group)
+            monkeypatch.undo()
+            first.subscribe([topic], owner := Owner())
+            await turn([first], lambda: len(first._member.unread) == 2)  # type: ignore[attr-defined]  # the real one
+            second = bench.consumer(group)
+            second.subscribe([topic], Owner())
+            await turn([first, second], lambda: len(first._member.unread) == 1)  # type: ignore[attr-defined]  # as above
+            monkeypatch.setattr(_Deaf, "deaf", False)
+            await second.close({})
+            assert set(values(await take(first, 10))) == set(numbers(10))
+            assert len(owner.owned) == 2
+
     @pytest.mark.within(120)
     @BOTH
     async def test_broker_that_goes_and_comes(self, own_kafka: EmbeddedKafkaConfig, protocol: GroupProtocol) -> None:
@@ -196,6 +219,18 @@ async def _flow(bench: Bench) -> AsyncIterator[tuple[str, _Sent]]:
     yield topic, sent
     sent.stop()
     await task
+
+
+class _Deaf(Consumer):
+    """A client that no coordinator answers while it is asked where the group stands."""
+
+    deaf = True
+
+    def committed(self, *args: Any, **named: Any) -> list[TopicPartition]:
+        """Hear nothing, or look up."""
+        if self.deaf:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        return super().committed(*args, **named)
 
 
 class _Member:

@@ -205,6 +205,18 @@ def test_what_was_never_known_leaves_in_silence(group: Group, how: str) -> None:
     assert (group.owner.heard, group.fake.done) == ([], [])
 
 
+def test_what_was_never_known_flows_when_it_comes_back(group: Group) -> None:
+    """It was paused until it would be known where it stands, and the client keeps that mark while it is away."""
+    group.fake.broken = failure(KafkaError._TIMED_OUT)
+    group.assign(A)
+    group.member.revoked(group.client, [TopicPartition(*A)])
+    group.fake.broken = None
+    group.fake.done.clear()
+    group.assign(A)
+    assert group.fake.done == [("assign", [(0, OFFSET_BEGINNING)]), ("resume", [(0, -1001)])]
+    assert group.member.paused == set()
+
+
 def test_empty_assignment(group: Group) -> None:
     """An empty assignment is acknowledged, for it ends a rebalance; the owner hears nothing."""
     group.assign()

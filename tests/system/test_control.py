@@ -27,7 +27,7 @@ def told(place: Site, job: str) -> list[tuple[str, str]]:
 @pytest.mark.within(120)
 async def test_work_is_paused_resumed_and_cancelled_by_hand(kafka: Broker, tmp_path: Path) -> None:
     """Paused before the stages start, `infer` makes no call until it is resumed; a job that runs and one that is queued
-    are cancelled, and both owners hear of it."""
+    are cancelled, and both owners hear of it. `explain` tells of the pause when it is over."""
     async with site(kafka, tmp_path, PIPELINE_INFER_CONCURRENCY="1") as place, place.desk() as desk:
         await place.command("pause", "--stage", "infer", "--reason", "a test", "--operator", "ann")
         stages = await place.start(*STAGES)
@@ -45,6 +45,11 @@ async def test_work_is_paused_resumed_and_cancelled_by_hand(kafka: Broker, tmp_p
         assert json.loads(await place.command("control", "--json"))["stage"] == "infer"
         await place.command("resume", "--stage", "infer")
         await until(lambda: told(place, first) == [("job.completed", "")], "the first answer")
+        (story,) = json.loads(await place.command("explain", first, "--json"))["jobs"]
+        (paused,) = [one for one in story["moments"] if one["what"] == "paused"]
+        assert paused["stage"] == "infer"
+        assert "stage infer since 20" in paused["text"]
+        assert "by ann (a test); the job waited for it for up to" in paused["text"]
 
         # Longer than all that follows may take: only the cancellation ends it.
         place.simulator.faults.add(Fault(kind=FaultKind.SLOW, seconds=100.0))
