@@ -55,7 +55,8 @@ class Producer(Protocol):
         """Queue a record and return at once. `delivered` is called exactly once for each record, never inside `send`.
 
         Errors handed to `delivered`: RecordTooLarge, or another exception where the topic or partition does not exist
-        or the cluster refuses for good. A broker that is away is no error: records wait for it.
+        or the cluster refuses for good. A broker that is away is no error: records wait for it. What it acknowledges
+        without an offset is written again, under the same id.
         """
         ...
 

@@ -50,13 +50,17 @@ def _garbled(_: History, known: Fates) -> Iterator[Violation]:
 
 
 def _inputs(history: History, known: Fates) -> Iterator[Violation]:
-    """Look for acknowledged notes that the source does not have, or has twice, and for results of nothing."""
+    """Look for acknowledged notes that the source does not have, or has twice as two, and for results of nothing.
+
+    A producer sends again what was acknowledged without an offset, as a broker that was killed may do: the same record.
+    """
     for name in sorted(history.acknowledged or ()):
         if name not in known.of or not known.of[name].inputs:
             yield Violation("lost input", f"{name} was acknowledged, but {history.source} does not have it", name)
     for name, fate in known.of.items():
-        if history.acknowledged is not None and len(fate.inputs) > 1:
-            yield Violation("repeated input", f"{name} stands in {history.source} {len(fate.inputs)} times", name)
+        different = {(record.key, record.value, record.headers) for record in fate.inputs}
+        if history.acknowledged is not None and len(different) > 1:
+            yield Violation("repeated input", f"{name} stands in {history.source} in {len(different)} ways", name)
         if not fate.inputs and not (history.acknowledged is not None and name in history.acknowledged):
             yield Violation("stranger", f"{name} has results, but {history.source} never had it", name)
 

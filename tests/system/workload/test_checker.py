@@ -136,12 +136,14 @@ def test_a_second_end_is_a_duplicate_where_none_is_promised(promise: Promise, sc
     assert [("duplicate", A)] == forge.kinds()
 
 
-def test_a_note_that_is_written_twice_is_seen() -> None:
-    """An idempotent producer writes a note once."""
+def test_a_note_that_is_written_twice_in_two_ways_is_seen() -> None:
+    """A producer in doubt sends a record again; what stands there twice is the same, and so has one id."""
     forge = Forge()
     forge.right(A)
-    forge.note(A)
-    assert [("repeated input", A)] == forge.kinds()
+    again = forge.note(A)
+    assert [] == forge.kinds()
+    forge.spoil(again, headers=having(again, h.CE_ID, "drawn by lot"))
+    assert ("repeated input", A) in forge.kinds()
 
 
 def test_a_repeat_with_another_id_or_value_is_wrong() -> None:
