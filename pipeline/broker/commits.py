@@ -17,7 +17,9 @@ from pipeline.telemetry import logs
 
 RECOMMIT_SECONDS = 1.0
 # A commit that met the end of its coordinator may be answered after minutes, or never. With nothing newer to commit the
-# group would stand still meanwhile, so it is sent again; to commit the same twice does no harm.
+# group would stand still meanwhile, so it is sent again; to commit the same twice does no harm. For so long the next
+# one for its partition waits: the client itself tries a commit again that its coordinator did not take, and such an
+# older one would otherwise come after a newer one, and take the group back (seen where a coordinator came back).
 UNHEARD_SECONDS = 5.0
 LAST_COMMIT_SECONDS = 5.0
 _SLICE_SECONDS = 0.05
@@ -63,20 +65,20 @@ class Commits:
         self._answers: list[KafkaError | None] = []
 
     def send(self, client: Consumer, owned: Collection[Partition]) -> None:
-        """Send what waits, except shortly after a failure."""
+        """Send what waits, except shortly after a failure, and one commit for a partition after the other."""
         if not (self._wishes.commits or self._unheard) or (now := self._clock()) < self._not_before:
             return
-        self._wishes.recommit(
-            {name: offset for name, (offset, since) in self._unheard.items() if now - since >= UNHEARD_SECONDS}
-        )
-        offsets = self._wishes.take_commits(owned)
+        late = {name: offset for name, (offset, since) in self._unheard.items() if now - since >= UNHEARD_SECONDS}
+        self._wishes.recommit(late)
+        offsets = self._wishes.take_commits(owned, self._unheard.keys() - late.keys())
         if not offsets:
             return
-        self._unheard.update({name: (commit.offset, now) for name, commit in offsets.items()})
         try:
             client.commit(offsets=offsets_of(self._identity.stamped(offsets)), asynchronous=True)
         except KafkaException as error:
             self._failed(error.args[0], {name: commit.offset for name, commit in offsets.items()})
+        else:
+            self._unheard.update({name: (commit.offset, now) for name, commit in offsets.items()})
 
     def heard(self, error: KafkaError | None, parts: Sequence[TopicPartition]) -> None:
         """Learn how a commit ended: the client's `on_commit`."""

@@ -91,7 +91,14 @@ _CLASSIC: Mapping[str, Value] = {
 # `range` shares out each topic by itself, and gives a member the same numbers of every topic. The default, `uniform`,
 # counts partitions of all topics together: a new member can get nothing but empty retry topics while one lane's whole
 # backlog stays with the old member.
-_KIP_848: Mapping[str, Value] = {"group.protocol": "consumer", "group.remote.assignor": "range"}
+_KIP_848: Mapping[str, Value] = {
+    "group.protocol": "consumer",
+    "group.remote.assignor": "range",
+    # How long the coordinator waits for a member to give partitions back before it puts it out; it then joins anew.
+    # librdkafka 2.16 does not ask again for an assignment whose heartbeat was answered too late (after one interval):
+    # such a member would keep others waiting for the default of five minutes. The client is polled all the time.
+    "max.poll.interval.ms": 60_000,
+}
 _PRODUCER: Mapping[str, Value] = {
     "enable.idempotence": True,
     "acks": "all",

@@ -52,10 +52,17 @@ class Wishes:
         change = {name: pause for name, pause in wanted.items() if name in owned and pause != (name in paused)}
         return [name for name, pause in change.items() if pause], [name for name, pause in change.items() if not pause]
 
-    def take_commits(self, owned: Collection[Partition]) -> dict[Partition, Commit]:
-        """Return what to send now. Wishes for partitions that are not owned are dropped: the broker would obey."""
+    def take_commits(
+        self, owned: Collection[Partition], unheard: Collection[Partition] = ()
+    ) -> dict[Partition, Commit]:
+        """Return what to send now, and keep what is for `unheard` partitions for later.
+
+        Wishes for partitions that are not owned are dropped: the broker would obey.
+        """
         wanted, self._commits = self._commits, {}
         taken = {name: offset for name, offset in wanted.items() if name in owned}
+        if unheard:
+            self._commits = {name: taken.pop(name) for name in [*taken] if name in unheard}
         self._sent.update(taken)
         return taken
 
