@@ -18,7 +18,7 @@ from pipeline.core.payloads import Audit
 from pipeline.core.ports import WebhookMessage
 from pipeline.ops.deliveries import DeliveryLog, Outcomes, Wanted
 from pipeline.ops.endpoints import checked
-from pipeline.ops.letter_scan import Progress
+from pipeline.ops.log_scan import Progress
 from pipeline.ops.resend import MESSAGES, Resender, Sources
 from pipeline.runtime.plan import plan
 from pipeline.settings import Configured

@@ -12,7 +12,7 @@ from pipeline.core.errors import ConfigurationError
 from pipeline.core.ports import Codec
 from pipeline.ops.explain import Explainer
 from pipeline.ops.explain_layout import Layout, layout
-from pipeline.ops.letter_scan import Progress
+from pipeline.ops.log_scan import Progress
 from pipeline.ops.tail import Line, Tail, Wanted, chosen
 from pipeline.settings import Configured
 from pipeline.wiring import CLOCK, Say, catalog_of, foreign_topics, open_tail, opened_admin, opened_codec

@@ -18,8 +18,8 @@ from pipeline.core.errors import ConfigurationError
 from pipeline.core.letter_filter import LetterFilter
 from pipeline.core.retry import describe
 from pipeline.ops.letter_decode import DeadTopic, dead_topics
-from pipeline.ops.letter_scan import Progress, Snapshot, dead_of_others, unhindered
 from pipeline.ops.letters import LetterPorts, Letters, Listing
+from pipeline.ops.log_scan import Progress, Snapshot, dead_of_others, unhindered
 from pipeline.resources import resource
 from pipeline.settings import Configured
 from pipeline.telemetry import logs

@@ -10,7 +10,7 @@ from uuid import uuid4
 from pipeline import topology, wiring
 from pipeline.broker.kafka_reader import open_reader
 from pipeline.broker.kafka_transactions import open_transactions
-from pipeline.ops.letter_scan import dead_of_others, unhindered
+from pipeline.ops.log_scan import dead_of_others, unhindered
 from pipeline.ops.replay import Replays, group
 from pipeline.ops.replay_letters import Known
 from pipeline.resources import resource

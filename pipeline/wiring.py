@@ -32,7 +32,7 @@ from pipeline.core.ports import Clock, Codec, Producer
 from pipeline.core.record import Record
 from pipeline.core.stage import Stage
 from pipeline.core.tables import Tables
-from pipeline.ops.letter_scan import Shelf
+from pipeline.ops.log_scan import Shelf
 from pipeline.ops.publish import Publisher
 from pipeline.ops.topic_check import TopicState, foreign_problems, problems
 from pipeline.resources import resource

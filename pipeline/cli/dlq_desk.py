@@ -11,8 +11,8 @@ from pipeline.cli.session import ERR, say
 from pipeline.core.letter import LetterHead
 from pipeline.core.letter_state import LetterState
 from pipeline.lettering import open_letter_ports
-from pipeline.ops.letter_scan import unhindered
 from pipeline.ops.letters import Letters, open_letters
+from pipeline.ops.log_scan import unhindered
 from pipeline.settings import Configured
 
 

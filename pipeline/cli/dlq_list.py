@@ -14,9 +14,9 @@ from pipeline.cli.dlq_desk import opened, plain
 from pipeline.cli.dlq_options import Asked, asking
 from pipeline.cli.session import OUT, configure, run
 from pipeline.lettering import listed
-from pipeline.ops.explain_words import counted
 from pipeline.ops.letter_counts import DIMENSIONS
 from pipeline.ops.letters import DECODED, Listing
+from pipeline.ops.words import counted
 from pipeline.settings import Configured
 
 NEWEST = 20

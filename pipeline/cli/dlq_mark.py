@@ -14,9 +14,9 @@ from pipeline.cli.dlq_options import Asked, Why, Yes, asking, scope_of
 from pipeline.cli.operator import Operator, operator_of
 from pipeline.cli.session import ERR, FAILED, MISUSED, configure, run
 from pipeline.core.letter_filter import LetterFilter
-from pipeline.ops.explain_words import counted
 from pipeline.ops.letter_marks import Choice, MarkPlan, Purged, Wish, mark, plan_marks, purge_logs
 from pipeline.ops.letters import Letters
+from pipeline.ops.words import counted
 from pipeline.settings import Configured
 
 Ids = Annotated[list[str] | None, typer.Argument(help="Ids of letters, or their places; else give a filter.")]

@@ -28,13 +28,13 @@ from pipeline.core.errors import ConfigurationError
 from pipeline.core.letter_filter import LetterFilter
 from pipeline.core.replay import GUARD_SECONDS, MAX_REPLAYS, Rules
 from pipeline.core.replay_patch import asked_patch
-from pipeline.ops.explain_words import counted
 from pipeline.ops.replay import Replays
 from pipeline.ops.replay_audit import asked_before, details_of
 from pipeline.ops.replay_journal import TakenOver
 from pipeline.ops.replay_plan import BY_KEY, Plan, Wanted, sentences
 from pipeline.ops.replay_run import DEFAULT_RATE, Report
 from pipeline.ops.replay_work import Person
+from pipeline.ops.words import counted
 from pipeline.settings import Configured
 
 Names = list[str] | None

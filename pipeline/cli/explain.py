@@ -12,7 +12,7 @@ from pipeline.cli.session import ERR, FAILED, complaints, configure, run, say
 from pipeline.core.letter_filter import moment
 from pipeline.ops.explain import Answer, Question
 from pipeline.ops.explain_text import lines, plain
-from pipeline.ops.letter_scan import Progress
+from pipeline.ops.log_scan import Progress
 from pipeline.settings import Configured
 
 

@@ -13,7 +13,7 @@ from pipeline.core.errors import Reject
 from pipeline.core.payloads import Delivery
 from pipeline.core.ports import Codec, Reader
 from pipeline.core.record import Partition, Position, Record
-from pipeline.ops.letter_scan import Progress, Shelf, scan, take_snapshot
+from pipeline.ops.log_scan import Progress, Shelf, scan, take_snapshot
 
 NOUN = "deliveries"
 OUTCOMES = ("delivered", "failed", "undeliverable", "suppressed")

@@ -29,7 +29,7 @@ from pipeline.ops.explain_pauses import pauses, says_pause
 from pipeline.ops.explain_people import Note, note_of
 from pipeline.ops.explain_story import Story, tell
 from pipeline.ops.explain_waits import Standing
-from pipeline.ops.letter_scan import Progress, Shelf, Unread, scan
+from pipeline.ops.log_scan import Progress, Shelf, Unread, scan
 
 MOST_FACTS = 10_000
 """The most records of one question that are kept; the rest is counted."""

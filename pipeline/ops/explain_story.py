@@ -16,7 +16,8 @@ from pipeline.core.record import Position
 from pipeline.ops.explain_facts import Fact
 from pipeline.ops.explain_people import TAKEN_BACK, Note
 from pipeline.ops.explain_waits import Standing, Waiting, because, by, held, waits
-from pipeline.ops.explain_words import at, counted, lasted, reason, sentence, when
+from pipeline.ops.explain_words import at, reason, sentence
+from pipeline.ops.words import counted, lasted, when
 
 MOST_LINKS = 64
 """How far the causes of a record are followed: farther than any job goes, and an end where junk makes a circle."""

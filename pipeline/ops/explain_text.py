@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.ops.explain_facts import Fact
 from pipeline.ops.explain_story import Moment, Story
-from pipeline.ops.explain_words import clean, dollars, lasted, when
+from pipeline.ops.words import clean, dollars, lasted, when
 
 _ABOUT = ("tenant", "type", "lane", "accepted", "deadline", "catalog", "trace")
 

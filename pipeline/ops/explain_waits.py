@@ -14,7 +14,8 @@ from pipeline.ops.explain_facts import Fact
 from pipeline.ops.explain_layout import Layout
 from pipeline.ops.explain_line import Group, InLine, place_of
 from pipeline.ops.explain_pauses import Pause
-from pipeline.ops.explain_words import at, cause, counted, due_at_once, lasted, when
+from pipeline.ops.explain_words import at, cause, due_at_once
+from pipeline.ops.words import counted, lasted, when
 
 POSTED = (Result, Failure, Message)
 """What is posted to a webhook, and so waits for its endpoint."""

@@ -3,51 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.core.headers import MAX_TIME
 from pipeline.core.record import Position
 from pipeline.ops.explain_facts import Fact
 from pipeline.ops.explain_layout import Kind, Layout
-
-_LATEST = 253_402_300_799_999  # the last millisecond of the year 9999, where Python's calendar ends
+from pipeline.ops.words import counted, dollars, when
 
 
 def at(layout: Layout, position: Position) -> str:
     """Spell where a record stands: `topic:partition@offset`, the topic without the pipeline's prefix."""
     return f"{layout.short(position.topic)}:{position.partition}@{position.offset}"
-
-
-def clean(text: str) -> str:
-    """Make text fit for a terminal: what others wrote must not steer it."""
-    return text if text.isprintable() else "".join(one if one.isprintable() else " " for one in text)
-
-
-def when(ms: int) -> str:
-    """Spell a time in epoch milliseconds, in UTC, to the millisecond; a dash where it is not known."""
-    if ms <= 0:
-        return "-"
-    return datetime.fromtimestamp(min(ms, _LATEST) / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
-
-
-def lasted(ms: int) -> str:
-    """Spell a duration in milliseconds in its two largest units."""
-    if ms < 1000:
-        return f"{max(ms, 0)} ms"
-    if ms < 60_000:
-        return f"{ms / 1000:.1f} s"
-    minutes, seconds = divmod(min(ms, MAX_TIME) // 1000, 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    parts = [f"{number} {unit}" for number, unit in ((days, "d"), (hours, "h"), (minutes, "min"), (seconds, "s"))]
-    first = next(index for index, part in enumerate(parts) if not part.startswith("0 "))
-    return " ".join(parts[first : first + 2])
-
-
-def counted(number: int, noun: str) -> str:
-    """Count things: `1 record`, `2 records`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def sentence(fact: Fact) -> str:
@@ -85,11 +51,6 @@ def tokens(says: Mapping[str, Any]) -> str:
         return ""
     about = "about " if says.get("usage_estimated") else ""
     return f"{about}{says['prompt_tokens']} + {says.get('completion_tokens', 0)} tokens"
-
-
-def dollars(cost: float) -> str:
-    """Spell what was paid."""
-    return f"{cost:.6f} USD"
 
 
 def reason(code: object, why: object) -> str:

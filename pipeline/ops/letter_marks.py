@@ -16,9 +16,9 @@ from pipeline.core.letter_filter import LetterFilter
 from pipeline.core.letter_state import LetterState, Move, after, refusal
 from pipeline.core.payloads import Audit, Letter
 from pipeline.core.record import Partition
-from pipeline.ops.letter_scan import Snapshot, scan
 from pipeline.ops.letter_states import entries_of_gone, entry_record
 from pipeline.ops.letters import Found, Letters
+from pipeline.ops.log_scan import Snapshot, scan
 from pipeline.ops.publish import audit_record, write_all
 from pipeline.ops.replay_journal import LEASE_SECONDS
 

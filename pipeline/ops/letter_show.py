@@ -18,9 +18,9 @@ from pipeline.core.letter_mask import is_ours, masked, masked_bytes, shown_heade
 from pipeline.core.letter_state import LetterState
 from pipeline.core.payloads import Audit, Letter
 from pipeline.core.record import Position, Record
-from pipeline.ops.letter_scan import scan, take_snapshot
 from pipeline.ops.letter_states import read_entries, state_of
 from pipeline.ops.letters import Found, Letters
+from pipeline.ops.log_scan import scan, take_snapshot
 from pipeline.ops.publish import AUDIT_NOUN
 from pipeline.telemetry import logs
 

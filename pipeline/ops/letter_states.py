@@ -14,7 +14,7 @@ from pipeline.core.letter_state import OPEN, LetterState, State
 from pipeline.core.payloads import Letter
 from pipeline.core.ports import Codec, Reader
 from pipeline.core.record import Outgoing, Partition, Record
-from pipeline.ops.letter_scan import Shelf, scan, take_snapshot
+from pipeline.ops.log_scan import Shelf, scan, take_snapshot
 from pipeline.telemetry import logs
 
 NOUN = "letters"

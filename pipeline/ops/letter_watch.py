@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline.core.letter_filter import LetterFilter
-from pipeline.ops.letter_scan import FETCH_RECORDS, take_snapshot
 from pipeline.ops.letters import Found, Letters
+from pipeline.ops.log_scan import FETCH_RECORDS, take_snapshot
 
 MINUTE_MS = 60_000
 

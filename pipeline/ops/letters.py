@@ -22,8 +22,8 @@ from pipeline.core.quick import quick
 from pipeline.core.record import Position, Record
 from pipeline.ops.letter_counts import Counts
 from pipeline.ops.letter_decode import DeadTopic, LetterDecoder
-from pipeline.ops.letter_scan import Opens, Progress, Shelf, Snapshot, read_at, scan, take_snapshot
 from pipeline.ops.letter_states import LetterStates, read_states
+from pipeline.ops.log_scan import Opens, Progress, Shelf, Snapshot, read_at, scan, take_snapshot
 from pipeline.ops.newest import Newest
 
 DECODED = 50_000

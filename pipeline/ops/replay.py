@@ -10,8 +10,8 @@ from pipeline.core import names
 from pipeline.core.payloads import Audit
 from pipeline.core.ports import Reader, Transactions
 from pipeline.core.replay import Rules
-from pipeline.ops.letter_scan import Progress
 from pipeline.ops.letter_states import Book
+from pipeline.ops.log_scan import Progress
 from pipeline.ops.replay_audit import details_of, earlier
 from pipeline.ops.replay_journal import Journal
 from pipeline.ops.replay_letters import Known

@@ -15,7 +15,7 @@ from pipeline.core.payloads import Audit
 from pipeline.core.ports import Codec, Reader
 from pipeline.core.record import Partition
 from pipeline.core.replay import Rules
-from pipeline.ops.letter_scan import scan
+from pipeline.ops.log_scan import scan
 from pipeline.ops.replay_plan import Plan, Wanted
 
 MOST_NAMED = 1_000

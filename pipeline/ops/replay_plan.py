@@ -29,8 +29,8 @@ from pipeline.core.replay import (
 )
 from pipeline.core.replay_cost import NOTHING, Cost, asking, indexing
 from pipeline.core.stage import Stage
-from pipeline.ops.letter_scan import Progress, scan
 from pipeline.ops.letter_states import Book
+from pipeline.ops.log_scan import Progress, scan
 from pipeline.ops.replay_letters import Known
 
 BY_KEY = -1

@@ -16,8 +16,8 @@ from pipeline.core.errors import Defer
 from pipeline.core.pace import Pace
 from pipeline.core.ports import Reader, RecordTooLarge
 from pipeline.core.record import Outgoing, Partition
-from pipeline.ops.letter_scan import Progress, scan
 from pipeline.ops.letter_states import Book
+from pipeline.ops.log_scan import Progress, scan
 from pipeline.ops.replay_journal import RENEW_SECONDS, Journal, Refused
 from pipeline.ops.replay_plan import Plan
 from pipeline.ops.replay_work import Steps, Work

@@ -18,7 +18,7 @@ from pipeline.core.payloads import Audit, Message
 from pipeline.core.ports import Clock, Codec, Producer, Reader
 from pipeline.core.record import Header, Outgoing, Partition, Record
 from pipeline.ops.deliveries import Entry
-from pipeline.ops.letter_scan import Progress, records_at
+from pipeline.ops.log_scan import Progress, records_at
 from pipeline.ops.publish import send_all
 
 RESENT = "delivery.resent"

@@ -14,7 +14,8 @@ from pipeline.ops.explain_facts import Fact, event_of, fact_of, payload_of
 from pipeline.ops.explain_layout import Layout
 from pipeline.ops.explain_people import note_of
 from pipeline.ops.explain_text import record as plain_record
-from pipeline.ops.explain_words import at, clean, sentence, when
+from pipeline.ops.explain_words import at, sentence
+from pipeline.ops.words import clean, when
 
 SHORT = 8
 """How many characters of a job's id are shown: enough to tell jobs apart by eye, and `--job` takes as few."""

@@ -8,7 +8,7 @@ from pipeline.core.offset_map import Progress, spell
 from pipeline.core.record import Commit, Partition, Position
 from pipeline.ops.explain_layout import layout
 from pipeline.ops.explain_line import Group, InLine, place_of
-from pipeline.ops.explain_words import lasted, when
+from pipeline.ops.words import lasted, when
 from pipeline.topology import STAGES
 from tests.runtime.world import LANED, World
 

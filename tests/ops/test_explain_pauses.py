@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from pipeline.devkit.clock import wall
-from pipeline.ops.explain_words import when
+from pipeline.ops.words import when
 from tests.ops.explain_world import DELIVERED, FIRST, WORK, Site
 
 pytestmark = pytest.mark.virtual

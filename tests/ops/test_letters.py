@@ -12,9 +12,9 @@ from pipeline.core.letter_filter import LetterFilter
 from pipeline.core.payloads import Document, Letter
 from pipeline.core.record import Outgoing, Partition, Position
 from pipeline.ops.letter_counts import IN_VALUE, NONE, Counts
-from pipeline.ops.letter_scan import Snapshot
 from pipeline.ops.letter_states import LEASE, LetterStates, read_entries, run_key
 from pipeline.ops.letters import Found, Letters
+from pipeline.ops.log_scan import Snapshot
 from tests.ops.letter_world import GRAVE, JOB, NOW, LetterWorld, letter_world
 
 DOCUMENT = Document(source="s", id="1", tenant="acme", title="t", body="b", version=1)

@@ -14,7 +14,7 @@ from pipeline.core.payloads import Result
 from pipeline.core.ports import Delivered
 from pipeline.core.record import Outgoing, Partition, Position, Record
 from pipeline.devkit.clock import wall
-from pipeline.ops import letter_scan, resend
+from pipeline.ops import log_scan, resend
 from pipeline.ops.deliveries import Entry
 from pipeline.ops.resend import Order, Resender
 from tests.ops.delivery_world import CODEC, World
@@ -149,7 +149,7 @@ async def test_a_run_of_a_replay_keeps_the_id_that_the_replay_gave() -> None:
 @pytest.mark.virtual
 async def test_many_records_far_apart_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """In whatever order the log has them; what lies between is skipped; batches follow each other."""
-    monkeypatch.setattr(letter_scan, "FAR", 5)
+    monkeypatch.setattr(log_scan, "FAR", 5)
     monkeypatch.setattr(resend, "BATCH", 3)
     world = await World().open()
     places = [await world.result(f"j{number}", number % 2) for number in range(60)]

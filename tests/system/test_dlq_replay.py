@@ -18,7 +18,7 @@ from pipeline.broker.kafka_reader import open_reader
 from pipeline.core import headers as h
 from pipeline.core.record import Record
 from pipeline.devkit.kafka import Broker
-from pipeline.ops.letter_scan import scan
+from pipeline.ops.log_scan import scan
 from pipeline.settings import Configured
 from tests.ops.replay_dead import buried
 from tests.system.command import plain_environment, start

@@ -11,7 +11,7 @@ from pipeline.broker.memory import MemoryBroker
 from pipeline.broker.topics import TopicSpec
 from pipeline.core.record import Outgoing, Partition, Record
 from pipeline.devkit.clock import wall
-from pipeline.ops.letter_scan import Unread, scan
+from pipeline.ops.log_scan import Unread, scan
 
 
 async def broker(*counts: int) -> MemoryBroker:
