@@ -22,6 +22,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, tho
 
 from pipeline.broker.client import new_client
 from pipeline.broker.config import SERVERS, GroupProtocol, KafkaConfig, choose_protocol, variable_of
+from pipeline.broker.groups import Groups
 from pipeline.broker.identity import unstamped
 from pipeline.broker.topics import Creation, TopicSpec, TopicState
 from pipeline.core.errors import ConfigurationError
@@ -74,6 +75,7 @@ class Admin:
         self._config = config
         self._reason = ""
         self._client = new_client(AdminClient, config, {**config.admin(), "error_cb": self._heard})
+        self._groups = Groups(self._client)
 
     async def wait_for_broker(self, timeout: float, progress: Callable[[str], None]) -> None:
         """Wait until a broker answers; `progress` is told once a second what is waited for, and why.
@@ -244,8 +246,7 @@ class Admin:
 
     async def members(self, group: str, seconds: float = REQUEST_SECONDS) -> Collection[str]:
         """Name the members of `group`: the ids that its coordinator gave them, or took from them (KIP-848)."""
-        future = self._client.describe_consumer_groups([group], request_timeout=seconds)[group]
-        return [member.member_id for member in (await asyncio.wrap_future(future)).members]
+        return await self._groups.members(group, seconds)
 
     async def lag(self, group: str, topics: Iterable[str]) -> Mapping[Partition, int]:
         """Return how many offsets `group` is behind in every partition; where it never was, all that is kept."""

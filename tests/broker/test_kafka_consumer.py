@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import itertools
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import files
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition, cimpl
 
 from pipeline.broker import kafka_consumer
+from pipeline.broker.admin import Admin
 from pipeline.broker.config import GroupProtocol, KafkaConfig
 from pipeline.broker.kafka import open_consumer, open_producer
 from pipeline.broker.kafka_consumer import KafkaConsumer
@@ -147,7 +148,10 @@ class TestOnABroker:
     @pytest.mark.within(120)
     @BOTH
     async def test_broker_that_goes_and_comes(self, own_kafka: EmbeddedKafkaConfig, protocol: GroupProtocol) -> None:
-        """A broker may be killed and come back: both sides wait, and nothing is lost, refused or raised."""
+        """A broker may be killed and come back: both sides wait, and nothing is lost, refused or raised.
+
+        Who is in the group is an error meanwhile, and can be asked again after it.
+        """
         async with embedded_kafka(own_kafka) as broker, kafka_bench(broker.bootstrap_servers, protocol) as bench:
             topic, group = await new_topic(bench), bench.name()
             await fill(bench, topic, 10)
@@ -160,7 +164,11 @@ class TestOnABroker:
             producer.send(Outgoing(topic, None, b"while it was away"), answers.append)
             consumer.commit({Partition(topic, 0): Commit(5)})
             await turn([consumer], lambda: not consumer.connected())
-            await nothing(consumer)
+            cluster = cast(Admin, bench.cluster)
+            for _ in range(3):
+                with pytest.raises(KafkaException):
+                    await cluster.members(group, TURN)
+                await nothing(consumer, 1)
             assert answers == []
             await broker.restart()
             while not (consumer.connected() and answers):
@@ -169,6 +177,9 @@ class TestOnABroker:
             while b"while it was away" not in values(taken):
                 taken += await consumer.fetch(500, TURN)
             assert set(values(taken)) == {*numbers(10), b"while it was away"}
+            while (name := consumer.name()) not in await _members(cluster, group):
+                await nothing(consumer, 1)
+            assert name
             await consumer.close({Partition(topic, 0): Commit(11)})
             assert await bench.cluster.lag(group, [topic]) == {Partition(topic, 0): 0}
 
@@ -219,6 +230,13 @@ async def _flow(bench: Bench) -> AsyncIterator[tuple[str, _Sent]]:
     yield topic, sent
     sent.stop()
     await task
+
+
+async def _members(cluster: Admin, group: str) -> Collection[str]:
+    """Who is in the group, nobody while its coordinator loads."""
+    with suppress(KafkaException):
+        return await cluster.members(group)
+    return ()
 
 
 class _Deaf(Consumer):
