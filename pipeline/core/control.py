@@ -82,17 +82,7 @@ def pause_of(key: str, at_ms: int, operator: str = "", reason: str = "") -> Cont
     scope = dict(zip(parts[::2], map(unquote, parts[1::2]), strict=False))
     if head != "pause" or not scope.keys() <= {*_NARROWING}:
         return None
-    stage, kind, tenant, model = map(scope.get, _NARROWING)
-    entry = Control(
-        state="paused",
-        stage=stage,
-        type=kind,
-        tenant=tenant,
-        model=model,
-        reason=reason,
-        operator=operator,
-        at_ms=at_ms,
-    )
+    entry = Control.model_validate({**scope, "state": PAUSED, "reason": reason, "operator": operator, "at_ms": at_ms})
     return entry if key_of(entry) == key else None
 
 

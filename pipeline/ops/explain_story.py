@@ -73,9 +73,9 @@ def tell(job: str, facts: Iterable[Fact], standing: Standing, notes: Sequence[No
     known = [fact for _, fact in ordered]
     again = _repetitions(known)
     letters = tuple(_letters(known, standing, notes))
-    waiting = tuple(waits([fact for fact in known if fact.position not in again], standing))
-    paused = _paused([fact for fact in known if fact.position not in again], standing)
-    moments = [*_moments(ordered, again, standing), *_done(notes), *paused]
+    counting = [fact for fact in known if fact.position not in again]
+    waiting = tuple(waits(counting, standing))
+    moments = [*_moments(ordered, again, standing), *_done(notes), *_paused(counting, standing)]
     return Story(
         job=job,
         status=_status(known, waiting, letters, standing),

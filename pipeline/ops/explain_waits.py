@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.core import headers as h
-from pipeline.core.control import ControlState, Hold
+from pipeline.core.control import ControlState
 from pipeline.core.payloads import Control, Failure, Message, Result
 from pipeline.core.record import Position
 from pipeline.ops.explain_facts import Fact
@@ -163,9 +163,8 @@ def _words(fact: Fact, stage: str, standing: Standing) -> Iterator[str]:
         yield f"it is cancelled{by(cancelled)}, which ends it as soon as it is looked at"
     elif job.late(standing.now) and declared is not None and declared.enforce_deadline:
         yield f"its deadline passed at {when(job.deadline_ms or 0)}, which ends it as soon as it is looked at"
-    for key, pause in standing.control.pauses.items():
-        alone = ControlState({key: pause})
-        if isinstance(alone.verdict(stage, job, standing.model_of(job.type), standing.now), Hold):
+    for pause in standing.control.pauses.values():
+        if Pause(pause).holds(stage, job, standing.model_of(job.type)):
             yield f"paused{by(pause)} since {when(pause.at_ms)}{because(pause)}"
     if any(issubclass(source.payload, POSTED) for source in (declared.sources if declared else ())):
         name = str(fact.says.get("endpoint") or standing.endpoint_of(job.type))

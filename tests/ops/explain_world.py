@@ -46,6 +46,16 @@ class Site:
             await site.world.create(*tiers, dead, max_message_bytes="2097152")
         return site
 
+    @classmethod
+    async def waiting(cls) -> Site:
+        """Make a site with one job, "a", that has come as far as `work`, which does not run."""
+        site = await cls.make()
+        await site.start(FIRST)
+        site.ask("a")
+        await site.world.until(lambda: site.end("t.in"))
+        await site.world.settle()
+        return site
+
     async def start(self, stage: Stage, **answers: list[Any]) -> None:
         """Start a stage. What nobody scripts is handed on as a note."""
         await self.world.start(Script(**answers), stage)

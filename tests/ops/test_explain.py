@@ -202,11 +202,7 @@ async def test_a_replay_that_waits_is_due_at_once() -> None:
 
 async def test_a_cancellation_is_a_moment_and_what_the_job_waits_for_ends_by_it() -> None:
     """It is told when and by whom the job was cancelled, though no stage has looked at it since."""
-    site = await Site.make()
-    await site.start(FIRST)
-    site.ask("a")
-    await site.world.until(lambda: site.end("t.in"))
-    await site.world.settle()
+    site = await Site.waiting()
     until = int((wall() + CANCEL_SECONDS) * 1000)
     site.control(f"cancel/{site.job()}", state="cancelled", job=site.job(), expires_at_ms=until, reason="a mistake")
     site.control("cancel/other", state="cancelled", job="other", expires_at_ms=until)
@@ -280,11 +276,7 @@ async def test_a_trace_of_several_jobs_tells_of_each() -> None:
 
 async def test_topics_and_partitions_that_are_missing_are_said() -> None:
     """The rest is told all the same; of a pipeline without any topic the prefix is asked for."""
-    site = await Site.make()
-    await site.start(FIRST)
-    site.ask("a")
-    await site.world.until(lambda: site.end("t.in"))
-    await site.world.settle()
+    site = await Site.waiting()
     await site.world.stop()
     await site.world.broker.delete_topics(["t.audit", "t.control", "t.work.dlq"])
     answer = await site.answer(site.job())
@@ -360,11 +352,7 @@ async def test_what_is_not_kept_any_more_is_said() -> None:
 
 async def test_since_leaves_out_what_is_older_with_an_hour_of_margin() -> None:
     """The clocks of writers differ, so an hour more is read than was asked for."""
-    site = await Site.make()
-    await site.start(FIRST)
-    site.ask("a")
-    await site.world.until(lambda: site.end("t.in"))
-    await site.world.settle()
+    site = await Site.waiting()
     await site.world.stop()
     now = int(wall() * 1000)
     assert (await site.answer(site.job(), since_ms=now + 3_000_000)).stories

@@ -15,11 +15,7 @@ pytestmark = pytest.mark.virtual
 
 async def test_pauses_that_hold_the_job_are_named_with_who_said_so_and_since_when() -> None:
     """Only those that concern it: of its stage and its tenant, and not of others."""
-    site = await Site.make()
-    await site.start(FIRST)
-    site.ask("a")
-    await site.world.until(lambda: site.end("t.in"))
-    await site.world.settle()
+    site = await Site.waiting()
     site.control("pause/stage/work", state="paused", stage="work", reason="too dear")
     site.control("pause/stage/first", state="paused", stage="first", reason="not this one")
     site.control("pause/tenant/acme", state="paused", tenant="acme", reason="nor this one")
@@ -34,11 +30,7 @@ async def test_pauses_that_hold_the_job_are_named_with_who_said_so_and_since_whe
 
 async def test_a_pause_that_is_over_is_told_where_the_job_had_to_wait_for_it() -> None:
     """The audit knows it: who said it and why, until when it was, and how long the job waited at most."""
-    site = await Site.make()
-    await site.start(FIRST)
-    site.ask("a")
-    await site.world.until(lambda: site.end("t.in"))
-    await site.world.settle()
+    site = await Site.waiting()
     began = int(wall() * 1000)
     site.audited("paused", "pause/stage/work", reason="too dear")
     site.audited("paused", "pause/stage/first", reason="it was through that already")
